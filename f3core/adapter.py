@@ -1,0 +1,112 @@
+"""`Adapter`: everything the engine has to be told about a model, and nothing about what to prune."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from f3core.errors import PlanError
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, PruningAxis, Removal, Segments
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from f3core.attention import Gate
+
+
+class Adapter(ABC):
+    """Declares one family of text-to-video models.
+
+    A pipeline is whatever :meth:`load` returns; a denoiser is a module in it that runs at every step. Methods take
+    the denoiser explicitly, so one adapter instance serves any number of models, on any device, meta included.
+    """
+
+    name: ClassVar[str]
+    default_axis: ClassVar[PruningAxis] = PruningAxis.LAYER
+
+    # --- the pipeline -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def load(self, source: str, *, dtype: torch.dtype | None, device: torch.device) -> Any:
+        """Load a pipeline from a hub id or folder. Raises `ModelError` with the next thing to try."""
+
+    @abstractmethod
+    def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
+        """The denoisers of a pipeline by component name, in the order in which they run."""
+
+    @abstractmethod
+    def with_denoisers(self, pipeline: Any, denoisers: Mapping[str, nn.Module]) -> Any:
+        """A second pipeline that shares every other component with the first."""
+
+    @abstractmethod
+    def generate(
+        self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. Row i's noise depends on ``seeds[i]`` alone."""
+
+    @abstractmethod
+    def save(self, pipeline: Any, folder: Path) -> None:
+        """Write the pipeline, pruned or not, so that the model's own library loads it back."""
+
+    # --- the denoiser -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
+        """Every attention site, in the order in which they run."""
+
+    @abstractmethod
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
+        """The token layout of a forward with these arguments. Must not read tensor values."""
+
+    @abstractmethod
+    def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
+        """Which segment every query and key of an attention call at ``site`` belongs to."""
+
+    @abstractmethod
+    def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+        """The timestep value of a forward with these arguments: high is noisy. May read tensor values."""
+
+    @abstractmethod
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        """Keyword arguments of a forward, on the denoiser's device and dtype.
+
+        ``frames``, ``height`` and ``width`` count what the denoiser sees (latent frames and latent rows and columns);
+        ``text`` is the number of text tokens, the model's usual number when None.
+        """
+
+    @abstractmethod
+    def latent_size(self, pipeline: Any, call: Mapping[str, Any]) -> dict[str, int]:
+        """What :meth:`generate` with ``call`` makes the denoiser see: frames, height, width, text for
+        :meth:`example_inputs`."""
+
+    def passes_per_step(self, pipeline: Any, call: Mapping[str, Any]) -> int:
+        """Denoiser rows per step and clip: 2 under classifier-free guidance, batched or in turn."""
+        return 1
+
+    # --- surgery ------------------------------------------------------------------------------------------------
+
+    def restrict(
+        self, module: nn.Module, site: AttentionSite, target: AttentionKind, removal: Removal, gate: Gate
+    ) -> nn.Module:
+        """The module that stays at ``site`` once ``removal`` of ``target`` is done wherever ``gate`` is active.
+
+        It may be the same object, altered. `DROP` is the engine's own and never asked for here.
+        """
+        raise PlanError(f"{site.fqn}: adapter {self.name!r} lists {removal} for {target} but does not implement it")
+
+    def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
+        """The class a pruned denoiser takes on; an adapter may give one that its library can load back."""
+        from f3core.surgery import pruned_class
+
+        return pruned_class(denoiser_class)
+
+    @contextlib.contextmanager
+    def observable(self, pipeline: Any) -> Iterator[None]:
+        """While active, attention of the denoisers goes through ``scaled_dot_product_attention``."""
+        yield

@@ -1,0 +1,99 @@
+"""The hooks a plugin may implement. All are optional, all are called when the registry is first read.
+
+A plugin is a module (or object) named by an entry point of the group ``f3core``. Its hooks return *entries*: names
+and facts that cost nothing to read. The code behind an entry is imported when it is first used, so a plugin's top
+module should import nothing heavy.
+
+    import f3core
+
+    @f3core.hookimpl
+    def f3core_adapters():
+        return [f3core.AdapterEntry("mine", "my_plugin.adapter:MyAdapter", "my model", model_classes=("MyModel",))]
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from f3core.sites import AttentionKind, PruningAxis, Removal
+
+GROUP = "f3core"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name. ``target`` is ``package.module:attribute``, a class that is called without arguments."""
+
+    name: str
+    target: str
+    summary: str = ""
+
+    def load(self) -> Any:
+        """Import the target and make one. Whatever its import raises goes through."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)()
+
+
+@dataclass(frozen=True)
+class AdapterEntry(Entry):
+    """An adapter, and what can be said of its models without loading one.
+
+    ``model_classes`` are class names of denoisers; a subclass of one matches too. ``removals`` is the union over its
+    sites, so that a spec that asks for an impossible one is refused early.
+    """
+
+    model_classes: tuple[str, ...] = ()
+    default_axis: PruningAxis = PruningAxis.LAYER
+    removals: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """A model that a plugin ships under a short name.
+
+    ``folder`` is where it lies on disk. ``call`` are the arguments its generation needs; a spec may override them.
+    """
+
+    name: str
+    folder: str
+    summary: str = ""
+    call: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Hooks:
+    """Every hook, with when it fires and what it may return."""
+
+    @hookspec
+    def f3core_adapters(self) -> list[AdapterEntry]:  # type: ignore[empty-body]
+        """Adapters: one per family of models. Targets are `f3core.Adapter` subclasses."""
+
+    @hookspec
+    def f3core_methods(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Methods, named by a spec's ``prune.method``. Targets are `f3core.Method` subclasses."""
+
+    @hookspec
+    def f3core_criteria(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Criteria, named by ``prune.criterion``. Targets are `f3core.Criterion` subclasses."""
+
+    @hookspec
+    def f3core_metrics(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Metrics, named by ``evaluate.metrics``. Targets are `f3core.Metric` subclasses."""
+
+    @hookspec
+    def f3core_prompts(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Prompt sets, named by ``calibrate.prompts``. Targets are `f3core.PromptSet` subclasses."""
+
+    @hookspec
+    def f3core_sources(self) -> list[SourceEntry]:  # type: ignore[empty-body]
+        """Models shipped with the plugin, named by ``model.source``."""
+
+    @hookspec(firstresult=True)
+    def f3core_denoiser_classes(self, folder: str) -> Mapping[str, str] | None:
+        """Component name to denoiser class name of a model folder, read without loading it; None if not ours."""

@@ -1,0 +1,77 @@
+"""`Method` (how a plan comes about) and its parts that plugins may add alone: `Criterion`, `Metric`, `PromptSet`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
+
+if TYPE_CHECKING:
+    import torch
+
+    from f3core.plan import Costs, PruningPlan, Unit
+    from f3core.scores import Scores
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """All that a method may look at. No weights, no model: a plan is made from numbers alone."""
+
+    adapter: str
+    sites: tuple[AttentionSite, ...]
+    scores: Scores
+    costs: Costs
+    target: AttentionKind
+    axis: PruningAxis
+    removals: Mapping[str, Removal]
+    """per site fqn of the sites that hold the target, what is to be done there"""
+    criterion: Criterion
+    ratio: float
+    step_ranges: int | None = None
+    """how many step ranges the calibrated steps are cut into; the axis decides when None"""
+    seed: int = 0
+
+
+class Method(ABC):
+    """An algorithm that turns scores into a plan."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def plan(self, request: PlanRequest) -> PruningPlan:
+        """A frozen plan; pure, so the same request gives the same plan. Raises `PlanError`."""
+
+
+class Criterion(ABC):
+    """Scores units of pruning; the lowest are pruned first."""
+
+    name: ClassVar[str]
+    needs_drift: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, units: Sequence[Unit], scores: Scores, target: AttentionKind, seed: int) -> list[float]:
+        """One finite number a unit, in the order of ``units``. Raises `ScoresError` where a measurement is missing."""
+
+
+class Metric(ABC):
+    """Measures generated clips. ``higher_is_better`` holds for all its figures."""
+
+    name: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    @abstractmethod
+    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
+        """Named figures of clips [B, F, 3, H, W] in [0, 1]."""
+
+
+class PromptSet(ABC):
+    """A named list of prompts."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def prompts(self, count: int, seed: int) -> list[str]:
+        """``count`` prompts chosen by ``seed``; repeats only where the set is smaller than ``count``."""

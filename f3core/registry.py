@@ -1,0 +1,143 @@
+"""`Registry`: which plugins there are, and the one thing each name stands for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pluggy
+
+from f3core.errors import AdapterMatchError, PluginError, suggest
+from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks, SourceEntry
+
+E = TypeVar("E", Entry, AdapterEntry, SourceEntry)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """An entry and the plugin it came from."""
+
+    entry: Any
+    plugin: str
+
+
+class Registry:
+    """Names to entries, per kind of plugin. Refuses two entries of one name: nothing wins silently."""
+
+    KINDS = {
+        "adapter": "f3core_adapters",
+        "method": "f3core_methods",
+        "criterion": "f3core_criteria",
+        "metric": "f3core_metrics",
+        "prompt set": "f3core_prompts",
+        "source": "f3core_sources",
+    }
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(Hooks)
+        self._entries: dict[str, dict[str, Registered]] = {kind: {} for kind in self.KINDS}
+        self.broken: dict[str, str] = {}
+        """plugins that failed to import: name to reason"""
+
+    # --- filling ------------------------------------------------------------------------------------------------
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add a plugin. Raises `PluginError` for a mistyped hook, a hook that fails, or a name already taken."""
+        hooks = {n for n in vars(Hooks) if n.startswith("f3core_")}
+        for attribute in dir(plugin):
+            if attribute.startswith("f3core_") and attribute not in hooks and callable(getattr(plugin, attribute)):
+                raise PluginError(f"plugin {name!r}: unknown hook {attribute!r}; {suggest(attribute, hooks)}")
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(f"plugin {name!r}: {error}") from error
+        for kind, hook in self.KINDS.items():
+            implementation = getattr(plugin, hook, None)
+            if implementation is None:
+                continue
+            try:
+                entries = list(implementation())
+            except Exception as error:
+                raise PluginError(f"plugin {name!r}: {hook} failed: {type(error).__name__}: {error}") from error
+            for entry in entries:
+                self._add(kind, entry, name)
+
+    def _add(self, kind: str, entry: Any, plugin: str) -> None:
+        taken = self._entries[kind].get(entry.name)
+        if taken is not None:
+            raise PluginError(
+                f"{kind} {entry.name!r} is registered twice, by plugins {taken.plugin!r} and {plugin!r}; "
+                "uninstall one or rename its entry"
+            )
+        self._entries[kind][entry.name] = Registered(entry, plugin)
+
+    def load_entry_points(self) -> None:
+        """Register every installed plugin. One that cannot be imported is noted in `broken`, not raised."""
+        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
+            try:
+                plugin = point.load()
+            except Exception as error:
+                self.broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
+                continue
+            self.register(plugin, point.name)
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def names(self, kind: str) -> list[str]:
+        """Registered names of a kind, sorted."""
+        return sorted(self._entries[kind])
+
+    def registered(self, kind: str) -> list[Registered]:
+        """Entries of a kind with the plugin each came from, sorted by name."""
+        return [self._entries[kind][name] for name in self.names(kind)]
+
+    def entry(self, kind: str, name: str) -> Any:
+        """The entry of a name. Raises `PluginError` that says what is allowed."""
+        found = self._entries[kind].get(name)
+        if found is None:
+            broken = f"; plugins that failed to load: {', '.join(sorted(self.broken))}" if self.broken else ""
+            raise PluginError(f"unknown {kind} {name!r}: {suggest(name, self._entries[kind])}{broken}")
+        return found.entry
+
+    def make(self, kind: str, name: str) -> Any:
+        """An instance of what a name stands for. Raises `PluginError` when its code cannot be imported."""
+        entry: Entry = self.entry(kind, name)
+        try:
+            return entry.load()
+        except (ImportError, AttributeError) as error:
+            plugin = self._entries[kind][name].plugin
+            raise PluginError(f"{kind} {name!r} of plugin {plugin!r} cannot be imported: {error}") from error
+
+    def denoiser_classes(self, folder: str) -> Mapping[str, str] | None:
+        """Denoiser classes of a model folder by component, or None if no plugin knows the folder."""
+        found: Mapping[str, str] | None = self._manager.hook.f3core_denoiser_classes(folder=folder)
+        return found
+
+    def match_adapter(self, class_names: Iterable[str]) -> AdapterEntry:
+        """The one adapter for a denoiser, given the class names of its MRO (or its class name alone).
+
+        Raises `AdapterMatchError` naming the candidates when there is none or more than one.
+        """
+        names = list(class_names)
+        matches = [r for r in self.registered("adapter") if set(names) & set(r.entry.model_classes)]
+        if len(matches) == 1:
+            entry: AdapterEntry = matches[0].entry
+            return entry
+        if matches:
+            rivals = ", ".join(f"{m.entry.name!r} (plugin {m.plugin!r})" for m in matches)
+            raise AdapterMatchError(f"several adapters match {names[0]}: {rivals}; name one as model.adapter")
+        known = ", ".join(f"{r.entry.name} ({', '.join(r.entry.model_classes)})" for r in self.registered("adapter"))
+        raise AdapterMatchError(f"no adapter matches {names[0]}; registered: {known or '(none)'}")
+
+
+@lru_cache(maxsize=1)
+def installed() -> Registry:
+    """The registry of all installed plugins, read once."""
+    registry = Registry()
+    registry.load_entry_points()
+    return registry

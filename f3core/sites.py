@@ -1,0 +1,116 @@
+"""The vocabulary of the engine: where attention lives, what it relates, and what may be done to it.
+
+Frozen values only. Nothing here imports torch, so that specs and plans can be checked without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+TEXT = -1
+"""Segment number of text (and other conditioning) tokens; frames count from 0."""
+
+
+class _Word(str, Enum):
+    """An enum whose members print as the word a spec uses."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class AttentionKind(_Word):
+    """What a (query token, key token) pair relates; a property of pairs, not of modules."""
+
+    CROSS = "CA"
+    SELF = "SA"
+    TEMPORAL = "TA"
+
+
+KINDS = (AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL)
+"""The order of the kinds wherever they index an array."""
+
+
+class PruningAxis(_Word):
+    """What goes together when a unit is pruned."""
+
+    LAYER = "layer"
+    """one site, over all steps"""
+    TIMESTEP = "timestep"
+    """all sites of the target kind, over one step range"""
+    CELL = "cell"
+    """one site over one step range"""
+
+
+class Removal(_Word):
+    """How the target kind leaves a site."""
+
+    SELF_ONLY = "self_only"
+    """keep same-frame (and text) keys, softmax renormalised over them (F3-Pruning, eq. 4)"""
+    DROP = "drop"
+    """the whole module goes, with its companions and parameters"""
+    MASK = "mask"
+    """an ablation: the kind's keys are masked; no computation is saved"""
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One attention module of a denoiser.
+
+    ``component`` names the denoiser in its pipeline, ``path`` the module in the denoiser (dotted), ``index`` the
+    place on the layer axis. ``removals`` lists, per kind, what is sound here, the default first; a kind that is
+    absent cannot be pruned here. ``companions`` are paths of modules that are dead once the site is dropped.
+    ``output`` is the path, inside the module, of the linear map behind the attention (W_o), if there is one.
+    """
+
+    component: str
+    path: str
+    index: int
+    kinds: tuple[AttentionKind, ...]
+    removals: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
+    output: str | None = None
+
+    @property
+    def fqn(self) -> str:
+        """Dotted name in the pipeline, the site's identity in scores and plans."""
+        return f"{self.component}.{self.path}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Token layout of one denoiser forward: ``frames`` latent frames of ``tokens`` visual tokens each, ``text``
+    conditioning tokens, ``batch`` rows."""
+
+    batch: int
+    frames: int
+    tokens: int
+    text: int = 0
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One scaled-dot-product call inside a site: the ``ordinal``-th of that forward, with its token counts."""
+
+    ordinal: int
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The segment of every token of an attention call: :data:`TEXT`, or a frame number.
+
+    Integer tensors ``query`` [1 or B, Lq] and ``key`` [1 or B, Lk]; one row when all batch rows agree, B rows where
+    frames are folded into the batch.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
