@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from f3core.attention import Gate
+    from f3core.clock import Gate
+    from f3core.plan import PruningPlan
 
 
 class Adapter(ABC):
@@ -105,6 +106,9 @@ class Adapter(ABC):
         from f3core.surgery import pruned_class
 
         return pruned_class(denoiser_class)
+
+    def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
+        """Note the plan in a pruned denoiser's own config, where its library keeps one, so that saving carries it."""
 
     @contextlib.contextmanager
     def observable(self, pipeline: Any) -> Iterator[None]:

@@ -1,0 +1,157 @@
+"""The attention that stays: building blocks with which adapters restrict a site.
+
+Each alters a module's *class*, not its place: names, parameters and state-dict keys stay what they were, so LoRA,
+quantisation, offloading and attention backends keep finding what they look for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from f3core.clock import Gate
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@lru_cache(maxsize=None)
+def _subclass(behaviour: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
+    return type(f"{behaviour.__name__}{base.__name__}", (behaviour, base), {"__module__": base.__module__})
+
+
+def _parameters(module: nn.Module) -> tuple[str, ...]:
+    return tuple(inspect.signature(module.forward).parameters)
+
+
+class _FramesInBatch(nn.Module):
+    """Folds frames into the batch around the module's own forward, so that attention stays inside a frame."""
+
+    f3_gate: Gate
+    f3_names: tuple[str, ...]
+    f3_fold: frozenset[str]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.f3_gate.active():
+            return super().forward(*args, **kwargs)
+        frames = self.f3_gate.clock.frames
+        hidden = args[0] if args else kwargs[self.f3_names[0]]
+        batch = hidden.shape[0]
+        folded = [
+            _fold(value, batch, frames) if name in self.f3_fold else value
+            for name, value in zip(self.f3_names, args, strict=False)
+        ]
+        named = {k: _fold(v, batch, frames) if k in self.f3_fold else v for k, v in kwargs.items()}
+        out = super().forward(*folded, **named)
+        return out.reshape(batch, hidden.shape[1], *out.shape[2:])
+
+
+def _fold(value: Any, batch: int, frames: int) -> Any:
+    """[B or 1, F·S, ...] to [B·F, S, ...], through tuples; None passes."""
+    if value is None:
+        return None
+    if isinstance(value, tuple | list):
+        return tuple(_fold(v, batch, frames) for v in value)
+    split = value.unflatten(1, (frames, -1))
+    if split.shape[0] != batch:
+        split = split.expand(batch, *split.shape[1:])
+    return split.flatten(0, 1)
+
+
+def frames_in_batch(module: M, gate: Gate, fold: tuple[str, ...]) -> M:
+    """Restrict a visual self-attention to its own frame, structurally: O(F·S²) work, no mask.
+
+    ``fold`` names the forward arguments with tokens on dimension 1, [B or 1, F·S, ...]: the hidden states first, and
+    position tables (tuples of tensors too). Equals masking every key of another frame with −∞ (F3-Pruning, eq. 4).
+    """
+    names = _parameters(module)  # before the class changes: afterwards forward takes *args
+    module.__class__ = _subclass(_FramesInBatch, type(module))  # type: ignore[assignment]
+    module.f3_gate = gate
+    module.f3_names = names
+    module.f3_fold = frozenset(fold)
+    return module
+
+
+class _OtherFramesOnly(nn.Module):
+    """Masks keys of the query's own frame."""
+
+    f3_gate: Gate
+    f3_names: tuple[str, ...]
+    f3_mask: str
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        clock = self.f3_gate.clock
+        if not self.f3_gate.active() or clock.frames == 1:  # alone, a frame has nothing else to look at
+            return super().forward(*args, **kwargs)
+        hidden = args[0] if args else kwargs[self.f3_names[0]]
+        frame = torch.arange(hidden.shape[1], device=hidden.device) // clock.tokens
+        named = dict(zip(self.f3_names, args, strict=False)) | kwargs
+        named[self.f3_mask] = (frame[:, None] != frame[None, :])[None, None]
+        return super().forward(**named)
+
+
+def other_frames_only(module: M, gate: Gate, mask: str) -> M:
+    """Take own-frame attention away from a visual self-attention by a boolean mask passed as argument ``mask``.
+
+    An ablation: the maps are computed as before and nothing is saved. A clip of one frame is left as it is.
+    """
+    names = _parameters(module)
+    module.__class__ = _subclass(_OtherFramesOnly, type(module))  # type: ignore[assignment]
+    module.f3_gate = gate
+    module.f3_names = names
+    module.f3_mask = mask
+    return module
+
+
+class ZeroBranch(nn.Module):
+    """Stands where a dropped module was: zeros in the shape of its first input, no parameters, no work."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states.new_zeros(()).expand_as(hidden_states)
+
+
+class _Switched(nn.Module):
+    """Steps aside while its gate is active: gives zeros, or (a companion) its input."""
+
+    f3_gate: Gate
+    f3_identity: bool
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.f3_gate.active():
+            return super().forward(hidden_states, *args, **kwargs)
+        return hidden_states if self.f3_identity else hidden_states.new_zeros(()).expand_as(hidden_states)
+
+
+def dropped(module: nn.Module, gate: Gate, *, companion: bool = False) -> nn.Module:
+    """What stays of a dropped site (zeros) or of its companion (identity); its weights only if some step needs them."""
+    if gate.always:
+        return nn.Identity() if companion else ZeroBranch()
+    module.__class__ = _subclass(_Switched, type(module))
+    module.f3_gate = gate
+    module.f3_identity = companion
+    return module
+
+
+def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, text: int, **sdpa: Any) -> Tensor:
+    """Attention of frame tokens over [text; own frame], without a mask.
+
+    ``query`` [B, H, F·s, D] frame after frame (s queries a frame), ``key`` and ``value`` [B, H, text + F·S, D] with
+    text first. Returns [B, H, F·s, D]. O(F·s·(text + S)) work.
+    """
+    batch, heads, _, width = query.shape
+
+    def by_frame(x: Tensor) -> Tensor:
+        return x.reshape(batch, heads, frames, -1, width).transpose(1, 2).flatten(0, 1)
+
+    def with_text(x: Tensor) -> Tensor:
+        own = by_frame(x[:, :, text:])
+        if not text:
+            return own
+        shared = x[:, None, :, :text].expand(batch, frames, heads, text, width).flatten(0, 1)
+        return torch.cat([shared, own], dim=2)
+
+    out = nn.functional.scaled_dot_product_attention(by_frame(query), with_text(key), with_text(value), **sdpa)
+    return out.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3)

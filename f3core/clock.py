@@ -1,0 +1,52 @@
+"""`Clock`: what the denoiser is doing right now, read by the sites that depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from f3core.plan import StepRange
+    from f3core.sites import Layout
+
+
+class Clock:
+    """Token layout and step range of the running forward, shared by a denoiser and its pruned sites.
+
+    Holds plain integers: compiled code guards on them, so it is compiled once per distinct value and never again.
+    """
+
+    def __init__(self, step_ranges: Sequence[StepRange] = ()) -> None:
+        self.step_ranges = tuple(step_ranges)
+        self.step_range = 0
+        self.frames = 1
+        self.tokens = 0
+
+    def observe(self, layout: Layout) -> None:
+        """Take the layout of the forward that starts."""
+        self.frames = layout.frames
+        self.tokens = layout.tokens
+
+    def tick(self, level: float) -> None:
+        """Take the noise level of the forward that starts; one outside every range counts to the nearest end."""
+        for index, step_range in enumerate(self.step_ranges):
+            if level in step_range:
+                self.step_range = index
+                return
+
+
+class Gate:
+    """When a site is pruned: always, or while the clock is in one of ``ranges``."""
+
+    def __init__(self, clock: Clock, ranges: frozenset[int] | None = None) -> None:
+        self.clock = clock
+        self.ranges = ranges
+
+    @property
+    def always(self) -> bool:
+        """Whether the site is pruned at every step."""
+        return self.ranges is None
+
+    def active(self) -> bool:
+        """Whether the site is pruned in the running forward."""
+        return self.ranges is None or self.clock.step_range in self.ranges

@@ -1,0 +1,209 @@
+"""From scores to a frozen `PruningPlan`: units, ranking, selection. Pure: no weights, no model, no torch.
+
+Every plan is a set of (site, step range) cells; the axis only says which cells go together. Step ranges are ranges of
+noise level (timestep value), so a plan holds at any number of sampling steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from f3core.errors import PlanError
+from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StepRange(_Frozen):
+    """Noise levels t with ``low < t <= high``; None is unbounded."""
+
+    high: float | None = None
+    low: float | None = None
+
+    def __contains__(self, level: float) -> bool:
+        return (self.high is None or level <= self.high) and (self.low is None or level > self.low)
+
+    def __str__(self) -> str:
+        if self.high is None and self.low is None:
+            return "all steps"
+        return f"t {'∞' if self.high is None else f'{self.high:g}'}–{'0' if self.low is None else f'{self.low:g}'}"
+
+
+class Unit(_Frozen):
+    """What is pruned or kept as one: these sites over these step ranges (indices into the plan's)."""
+
+    name: str
+    sites: tuple[str, ...]
+    ranges: tuple[int, ...]
+
+
+class Verdict(Unit):
+    """A unit, what it scored, whether it goes, and the MACs of one generation that its removal saves."""
+
+    score: float
+    pruned: bool
+    macs_saved: int
+
+
+class SiteCost(_Frozen):
+    """MACs of one site in one forward of one row: its attention maps by kind, and what each removal would save.
+
+    ``saved`` is keyed ``"TA:self_only"``: target and removal.
+    """
+
+    maps: dict[AttentionKind, int]
+    saved: dict[str, int]
+
+
+class Costs(_Frozen):
+    """What a model costs: MACs of one forward of one row by component, and of its sites."""
+
+    forward: dict[str, int]
+    sites: dict[str, SiteCost]
+
+    def saved(self, site: str, target: AttentionKind, removal: Removal) -> int:
+        """MACs that ``removal`` of ``target`` at ``site`` saves in one forward of one row."""
+        return self.sites[site].saved[f"{target}:{removal}"]
+
+
+class PruningPlan(_Frozen):
+    """Which units go, by which removal, and what that is predicted to save. A file one can review.
+
+    ``passes`` holds, per component, how many denoiser rows one clip needs in each step range (guidance counted).
+    """
+
+    version: int = Field(default=1, ge=1, le=1)
+    adapter: str
+    method: str
+    criterion: str
+    target: AttentionKind
+    axis: PruningAxis
+    ratio: float = Field(ge=0, le=1)
+    step_ranges: tuple[StepRange, ...]
+    removals: dict[str, Removal]
+    units: tuple[Verdict, ...]
+    passes: dict[str, tuple[int, ...]]
+    macs_before: int
+    macs_after: int
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PruningPlan:
+        for unit in self.units:
+            if any(not 0 <= i < len(self.step_ranges) for i in unit.ranges):
+                raise ValueError(f"unit {unit.name!r} names a step range that the plan does not have")
+            missing = [site for site in unit.sites if site not in self.removals]
+            if missing:
+                raise ValueError(f"unit {unit.name!r} names {missing[0]!r}, for which the plan has no removal")
+        return self
+
+    @property
+    def pruned(self) -> tuple[Verdict, ...]:
+        """The units that go."""
+        return tuple(unit for unit in self.units if unit.pruned)
+
+    def gates(self) -> dict[str, frozenset[int]]:
+        """Pruned sites, each with the step ranges over which it is pruned."""
+        found: dict[str, set[int]] = {}
+        for unit in self.pruned:
+            for site in unit.sites:
+                found.setdefault(site, set()).update(unit.ranges)
+        return {site: frozenset(ranges) for site, ranges in found.items()}
+
+    def always(self, site: str) -> bool:
+        """Whether a site is pruned at every step, so that what it loses can leave the model."""
+        return len(self.gates().get(site, ())) == len(self.step_ranges)
+
+    def gated(self) -> bool:
+        """Whether the pruned model differs from step to step."""
+        return any(len(ranges) < len(self.step_ranges) for ranges in self.gates().values())
+
+    def range_of(self, level: float) -> int:
+        """The step range that a noise level falls into."""
+        for index, step_range in enumerate(self.step_ranges):
+            if level in step_range:
+                return index
+        raise PlanError(f"noise level {level:g} is in none of the plan's step ranges")
+
+    def save(self, path: Path) -> None:
+        """Write as indented JSON."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> PruningPlan:
+        """Read a plan. Raises `PlanError` naming the file and what is wrong with it."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}" for e in error.errors())
+            raise PlanError(f"{path}: not a valid plan: {problems}") from error
+
+
+def round_half_up(ratio: float, count: int) -> int:
+    """``ratio * count`` to the nearest integer, halves up, free of binary rounding: 0.35 of 10 is 4."""
+    return int((Decimal(str(ratio)) * count).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def split_steps(levels: Sequence[float], count: int) -> tuple[StepRange, ...]:
+    """Cut the calibrated noise levels (from noisy to clean) into ``count`` runs of nearly equal length.
+
+    Boundaries lie midway between neighbouring levels; the outer ends are open, so that any noise level falls into
+    exactly one range. Raises `PlanError` when there are fewer levels than ranges.
+    """
+    if not 1 <= count <= len(levels):
+        raise PlanError(f"{len(levels)} calibrated steps cannot be cut into {count} step ranges")
+    ordered = sorted(levels, reverse=True)
+    starts = [round(i * len(ordered) / count) for i in range(1, count)]
+    bounds = [None, *((ordered[s - 1] + ordered[s]) / 2 for s in starts), None]
+    return tuple(StepRange(high=high, low=low) for high, low in zip(bounds[:-1], bounds[1:], strict=True))
+
+
+def make_units(sites: Iterable[AttentionSite], axis: PruningAxis, ranges: int) -> tuple[Unit, ...]:
+    """The units of an axis over ``ranges`` step ranges, in canonical order: early ranges, then early layers, first."""
+    ordered = [s.fqn for s in sorted(sites, key=lambda s: (s.index, s.fqn))]
+    every = tuple(range(ranges))
+    if axis is PruningAxis.LAYER:
+        return tuple(Unit(name=fqn, sites=(fqn,), ranges=every) for fqn in ordered)
+    if axis is PruningAxis.TIMESTEP:
+        return tuple(Unit(name=f"steps[{i}]", sites=tuple(ordered), ranges=(i,)) for i in every)
+    return tuple(Unit(name=f"{fqn}@steps[{i}]", sites=(fqn,), ranges=(i,)) for i in every for fqn in ordered)
+
+
+def rank(units: Sequence[Unit], scores: Sequence[float]) -> list[int]:
+    """Indices of units, first to go first: lowest score, ties to the later unit. Raises `PlanError` on NaN."""
+    if len(scores) != len(units):
+        raise PlanError(f"{len(units)} units but {len(scores)} scores")
+    for unit, score in zip(units, scores, strict=True):
+        if not math.isfinite(score):
+            raise PlanError(f"unit {unit.name!r} scored {score}; scores must be finite")
+    return sorted(range(len(units)), key=lambda i: (scores[i], -i))
+
+
+def select(units: Sequence[Unit], scores: Sequence[float], ratio: float) -> frozenset[int]:
+    """Indices of the ``round_half_up(ratio * n)`` units that go. A higher ratio selects a superset."""
+    if not 0 <= ratio <= 1:
+        raise PlanError(f"ratio must lie in [0, 1], not {ratio}")
+    return frozenset(rank(units, scores)[: round_half_up(ratio, len(units))])
+
+
+def unit_saving(
+    unit: Unit,
+    costs: Costs,
+    target: AttentionKind,
+    removals: Mapping[str, Removal],
+    passes: Mapping[str, Sequence[int]],
+) -> int:
+    """MACs of one generation that a unit's removal saves: per-forward savings times the rows run in its ranges."""
+    total = 0
+    for site in unit.sites:
+        rows = sum(passes[site.partition(".")[0]][i] for i in unit.ranges)
+        total += costs.saved(site, target, removals[site]) * rows
+    return total

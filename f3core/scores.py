@@ -1,0 +1,178 @@
+"""`Scores`: what calibration measured, per prompt, so that shards merge in any order to the same bits.
+
+Kept in numpy, so that plans can be made from saved scores without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from f3core.errors import ScoresError
+from f3core.sites import KINDS, AttentionKind
+
+Array = NDArray[np.float64]
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PromptScores:
+    """Sums over one prompt's generation. S sites, T steps, H heads (padded to the most), F frames.
+
+    ``mass`` [S, T, H, 3]: attention mass in the order of `KINDS`, summed over visual queries and batch rows.
+    ``queries`` [S, T]: visual query rows behind it, so mass / queries is a mean share per head.
+    ``drift`` [S, T]: squared norm of what the site's output loses with the target kind, summed over queries.
+    ``drift_queries`` [S, T]: query rows behind it.
+    ``frames`` [S, F, F]: mass that queries of frame i give keys of frame j, summed over steps and heads.
+    """
+
+    mass: Array
+    queries: Array
+    drift: Array
+    drift_queries: Array
+    frames: Array
+
+    FIELDS = ("mass", "queries", "drift", "drift_queries", "frames")
+
+
+@dataclass(frozen=True)
+class ScoresHeader:
+    """What a set of scores describes. Scores merge only where headers agree.
+
+    ``levels``: noise level of every step, noisy to clean. ``passes``: denoiser rows per step of one clip, by
+    component. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift`` measures.
+    ``identity``: what else must agree for scores to be of one calibration (model, steps, seed, query stride).
+    ``costs``: the model's `Costs` as JSON, so that a plan needs no weights.
+    """
+
+    adapter: str
+    sites: tuple[str, ...]
+    heads: tuple[int, ...]
+    levels: tuple[float, ...]
+    passes: Mapping[str, tuple[int, ...]]
+    drift_target: AttentionKind
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON, keys sorted."""
+        return json.dumps({**self.__dict__, "drift_target": str(self.drift_target), "version": VERSION}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ScoresHeader:
+        """Inverse of `to_json`. Raises `ScoresError` for another version."""
+        data = json.loads(text)
+        if data.pop("version", None) != VERSION:
+            raise ScoresError(f"scores were written in another format; this f3core reads version {VERSION}")
+        data["drift_target"] = AttentionKind(data["drift_target"])
+        for name in ("sites", "heads", "levels"):
+            data[name] = tuple(data[name])
+        data["passes"] = {component: tuple(rows) for component, rows in data["passes"].items()}
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a set of prompts, keyed by the prompt's place in the calibration set."""
+
+    header: ScoresHeader
+    prompts: Mapping[int, PromptScores]
+
+    # --- together -----------------------------------------------------------------------------------------------
+
+    def merge(self, *others: Scores) -> Scores:
+        """The union of disjoint sets of prompts. Raises `ScoresError` when headers differ or a prompt is in two."""
+        merged = dict(self.prompts)
+        for other in others:
+            if other.header.to_json() != self.header.to_json():
+                raise ScoresError(f"scores of different calibrations cannot be merged: {self._difference(other)}")
+            twice = merged.keys() & other.prompts.keys()
+            if twice:
+                raise ScoresError(f"prompt {min(twice)} is in two of the scores to be merged")
+            merged.update(other.prompts)
+        return replace(self, prompts=merged)
+
+    def _difference(self, other: Scores) -> str:
+        mine, theirs = (json.loads(s.header.to_json()) for s in (self, other))
+        return ", ".join(sorted(key for key in mine if mine[key] != theirs.get(key)))
+
+    def total(self) -> PromptScores:
+        """Sums over prompts, added in the prompts' order whatever order they came in. Raises `ScoresError` if empty."""
+        if not self.prompts:
+            raise ScoresError("no prompt has been scored")
+        ordered = [self.prompts[i] for i in sorted(self.prompts)]
+        sums = {}
+        for name in PromptScores.FIELDS:
+            total = np.zeros_like(getattr(ordered[0], name))
+            for one in ordered:
+                total = total + getattr(one, name)
+            sums[name] = total
+        return PromptScores(**sums)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def site_index(self, fqn: str) -> int:
+        """A site's place in the arrays. Raises `ScoresError` for a site that was not scored."""
+        try:
+            return self.header.sites.index(fqn)
+        except ValueError:
+            raise ScoresError(f"site {fqn!r} was not scored; score the model again") from None
+
+    def mass(self, kind: AttentionKind) -> Array:
+        """[S, T] mass of a kind, summed over prompts and heads: the paper's Aggregate Attention Score per cell."""
+        summed: Array = self.total().mass.sum(axis=2)[:, :, KINDS.index(kind)]
+        return summed
+
+    def query_heads(self) -> Array:
+        """[S, T] visual query rows times heads: the most mass that any kind can have in a cell."""
+        return self.total().queries * np.asarray(self.header.heads, dtype=np.float64)[:, None]
+
+    def frame_map(self) -> Array:
+        """[S, F, F] mean share that a query of frame i gives to frame j (the rest goes to text)."""
+        total = self.total()
+        rows = total.queries.sum(axis=1) * np.asarray(self.header.heads, dtype=np.float64)
+        per_frame = np.maximum(rows / total.frames.shape[1], 1e-300)
+        mean: Array = total.frames / per_frame[:, None, None]
+        return mean
+
+    # --- files --------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors; the header goes into its metadata."""
+        tensors = {
+            f"{index}.{name}": np.ascontiguousarray(getattr(one, name))
+            for index, one in sorted(self.prompts.items())
+            for name in PromptScores.FIELDS
+        }
+        save_file(tensors, path, metadata={"f3core": self.header.to_json()})
+
+    @classmethod
+    def load(cls, path: Path) -> Scores:
+        """Read scores. Raises `ScoresError` naming the file."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ScoresError(f"{path}: cannot be read as scores: {error}") from error
+        if "f3core" not in metadata:
+            raise ScoresError(f"{path}: a safetensors file, but not one of f3core's scores")
+        indices = sorted({int(key.partition(".")[0]) for key in tensors})
+        prompts = {i: PromptScores(**{n: tensors[f"{i}.{n}"] for n in PromptScores.FIELDS}) for i in indices}
+        return cls(ScoresHeader.from_json(metadata["f3core"]), prompts)
+
+
+def merge_files(paths: Iterable[Path]) -> Scores:
+    """Scores of several files, merged. Raises `ScoresError` when there is none or they do not fit."""
+    loaded = [Scores.load(path) for path in paths]
+    if not loaded:
+        raise ScoresError("no scores file given")
+    return loaded[0].merge(*loaded[1:])

@@ -1,0 +1,136 @@
+"""`apply_plan_`: the only code that mutates a model. What is pruned always leaves; what some step needs is gated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from f3core.attention import dropped
+from f3core.clock import Clock, Gate
+from f3core.errors import PlanError, suggest
+from f3core.sites import AttentionKind, AttentionSite, Removal
+
+if TYPE_CHECKING:
+    from f3core.adapter import Adapter
+    from f3core.plan import PruningPlan
+
+
+class Pruned(nn.Module):
+    """What a pruned denoiser's class adds: before each forward its clock learns the layout and the step."""
+
+    f3_clock: Clock
+    f3_adapter: Adapter
+    f3_plan: PruningPlan | None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        clock = self.f3_clock
+        clock.observe(self.f3_adapter.layout(self, args, kwargs))
+        if clock.step_ranges:
+            if torch.compiler.is_compiling():
+                raise RuntimeError(
+                    "this pruned model changes with the denoising step, which a graph cannot read: compile it in place, "
+                    "model.compile(...), instead of torch.compile(model)"
+                )
+            clock.tick(self.f3_adapter.noise_level(args, kwargs))
+        return super().__call__(*args, **kwargs)
+
+
+@lru_cache(maxsize=None)
+def pruned_class(base: type[nn.Module]) -> type[nn.Module]:
+    """``base`` with `Pruned` in front; the same class every time it is asked for."""
+    return type(f"Pruned{base.__name__}", (Pruned, base), {"__module__": base.__module__})
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What `apply_plan_` did to one denoiser. ``masked`` sites still compute what they were asked to lose."""
+
+    sites: tuple[str, ...]
+    parameters_before: int
+    parameters_after: int
+    gated: tuple[str, ...]
+    masked: tuple[str, ...]
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters, shared ones once."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, component: str) -> Surgery:
+    """Prune a denoiser in place as ``plan`` says for ``component``; any device, meta included.
+
+    An empty plan leaves it untouched; the plan it already has is not applied again. Raises `PlanError`, before
+    anything is altered, for a plan of another model or a removal that a site does not list.
+    """
+    before = parameter_count(denoiser)
+    gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(component + ".")}
+    if not gates:
+        return Surgery((), before, before, (), ())
+    present = getattr(denoiser, "f3_plan", None)
+    if present == plan:
+        return Surgery(tuple(gates), before, before, (), ())
+    if present is not None:
+        raise PlanError(f"{component} is pruned already, by another plan; start from the unpruned model")
+    if plan.adapter != adapter.name:
+        raise PlanError(f"the plan was made for adapter {plan.adapter!r}, the model's is {adapter.name!r}")
+    sites = {site.fqn: site for site in adapter.sites(denoiser, component)}
+    for fqn in gates:
+        _check(fqn, sites, plan.target, plan.removals[fqn])
+    clock = _attach_(denoiser, adapter, plan.step_ranges if plan.gated() else ())
+    denoiser.f3_plan = plan  # type: ignore[assignment]
+    for fqn, ranges in gates.items():
+        gate = Gate(clock, None if plan.always(fqn) else ranges)
+        _restrict_(denoiser, adapter, sites[fqn], plan.target, plan.removals[fqn], gate)
+    adapter.record(denoiser, plan, component)
+    return Surgery(
+        sites=tuple(gates),
+        parameters_before=before,
+        parameters_after=parameter_count(denoiser),
+        gated=tuple(f for f in gates if not plan.always(f)),
+        masked=tuple(f for f in gates if plan.removals[f] is Removal.MASK),
+    )
+
+
+def restrict_all_(
+    denoiser: nn.Module, adapter: Adapter, component: str, target: AttentionKind, removal: Removal
+) -> None:
+    """Do one removal at every site that lists it, at every step; with this the engine measures what each would save."""
+    clock = _attach_(denoiser, adapter, ())
+    for site in adapter.sites(denoiser, component):
+        if removal in site.removals.get(target, ()):
+            _restrict_(denoiser, adapter, site, target, removal, Gate(clock))
+
+
+def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, removal: Removal) -> None:
+    if fqn not in sites:
+        raise PlanError(f"the plan names site {fqn!r}, which this model does not have; {suggest(fqn, sites)}")
+    allowed = sites[fqn].removals.get(target, ())
+    if removal not in allowed:
+        raise PlanError(f"{fqn} cannot lose {target} by {removal}; {suggest(str(removal), map(str, allowed))}")
+
+
+def _attach_(denoiser: nn.Module, adapter: Adapter, step_ranges: tuple[Any, ...]) -> Clock:
+    clock = Clock(step_ranges)
+    if not isinstance(denoiser, Pruned):
+        denoiser.__class__ = adapter.pruned_class(type(denoiser))
+    denoiser.f3_clock = clock  # type: ignore[assignment]
+    denoiser.f3_adapter = adapter  # type: ignore[assignment]
+    denoiser.f3_plan = None  # type: ignore[assignment]
+    return clock
+
+
+def _restrict_(
+    denoiser: nn.Module, adapter: Adapter, site: AttentionSite, target: AttentionKind, removal: Removal, gate: Gate
+) -> None:
+    module = denoiser.get_submodule(site.path)
+    if removal is Removal.DROP:
+        denoiser.set_submodule(site.path, dropped(module, gate))
+        for path in site.companions:
+            denoiser.set_submodule(path, dropped(denoiser.get_submodule(path), gate, companion=True))
+    else:
+        denoiser.set_submodule(site.path, adapter.restrict(module, site, target, removal, gate))
