@@ -81,15 +81,6 @@ class Adapter(ABC):
         ``text`` is the number of text tokens, the model's usual number when None.
         """
 
-    @abstractmethod
-    def latent_size(self, pipeline: Any, call: Mapping[str, Any]) -> dict[str, int]:
-        """What :meth:`generate` with ``call`` makes the denoiser see: frames, height, width, text for
-        :meth:`example_inputs`."""
-
-    def passes_per_step(self, pipeline: Any, call: Mapping[str, Any]) -> int:
-        """Denoiser rows per step and clip: 2 under classifier-free guidance, batched or in turn."""
-        return 1
-
     # --- surgery ------------------------------------------------------------------------------------------------
 
     def restrict(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Clock:
         self.step_range = 0
         self.frames = 1
         self.tokens = 0
+        self.held = False
 
     def observe(self, layout: Layout) -> None:
         """Take the layout of the forward that starts."""
@@ -28,11 +30,21 @@ class Clock:
         self.tokens = layout.tokens
 
     def tick(self, level: float) -> None:
-        """Take the noise level of the forward that starts; one outside every range counts to the nearest end."""
+        """Take the noise level of the forward that starts. The ranges of a plan leave no gap, so one holds it."""
         for index, step_range in enumerate(self.step_ranges):
             if level in step_range:
                 self.step_range = index
                 return
+
+
+    @contextlib.contextmanager
+    def hold(self, step_range: int) -> Iterator[None]:
+        """Pretend that a step range runs, whatever the timestep; for counting, where timesteps have no values."""
+        self.step_range, self.held = step_range, True
+        try:
+            yield
+        finally:
+            self.held = False
 
 
 class Gate:

@@ -29,7 +29,7 @@ class Pruned(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         clock = self.f3_clock
         clock.observe(self.f3_adapter.layout(self, args, kwargs))
-        if clock.step_ranges:
+        if clock.step_ranges and not clock.held:
             if torch.compiler.is_compiling():
                 raise RuntimeError(
                     "this pruned model changes with the denoising step, which a graph cannot read: compile it in place, "

@@ -1,0 +1,337 @@
+"""What a model costs and gives when it runs: clips, seconds, memory, quality, size.
+
+Denoiser time and end-to-end time are kept apart, because pruning can only shorten the first. torch is imported where
+it is used, so that reports can be read without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from f3core.errors import ModelError, OutputError, PluginError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from f3core.adapter import Adapter
+    from f3core.method import Metric
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+SAMPLE_SECONDS = 0.005
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+# --- clips and seconds ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Generation:
+    """``clips`` [B, F, 3, H, W] float32 in [0, 1] on the CPU; ``denoiser_seconds`` inside denoiser forwards, of
+    ``seconds`` in all; ``calls`` of denoisers."""
+
+    clips: torch.Tensor
+    denoiser_seconds: float
+    seconds: float
+    calls: int
+
+
+class Timing(_Frozen):
+    """Seconds of interleaved runs: medians, the median over pairs of before / after, and every raw value."""
+
+    before: float
+    after: float
+    speedup: float
+    before_runs: tuple[float, ...]
+    after_runs: tuple[float, ...]
+
+    @classmethod
+    def of(cls, before: Sequence[float], after: Sequence[float]) -> Timing:
+        """From the raw seconds of pairs of runs, in order. Raises `ValueError` without a pair."""
+        if not before or len(before) != len(after):
+            raise ValueError(f"runs must come in pairs: {len(before)} before, {len(after)} after")
+        ratios = [b / a if a > 0 else float("inf") for b, a in zip(before, after, strict=True)]
+        return cls(
+            before=statistics.median(before),
+            after=statistics.median(after),
+            speedup=statistics.median(ratios),
+            before_runs=tuple(before),
+            after_runs=tuple(after),
+        )
+
+
+class PairedTiming(_Frozen):
+    """What one generation of ``clips`` clips in ``steps`` steps takes, before and after. ``calls``: denoiser calls of
+    one run before."""
+
+    clips: int
+    steps: int
+    calls: int
+    denoiser: Timing
+    end_to_end: Timing
+
+
+@dataclass
+class _Stopwatch:
+    seconds: float = 0.0
+    calls: int = 0
+    _started: list[float] = field(default_factory=list)
+
+    def start(self, *_: Any) -> None:
+        self._started.append(_now())
+
+    def stop(self, *_: Any) -> None:
+        begun = self._started.pop()
+        if self._started:  # a denoiser inside a denoiser: the outer one counts it
+            return
+        self.seconds += _now() - begun
+        self.calls += 1
+
+
+def _now() -> float:
+    """Wall-clock seconds, once the GPU (where one is in use) has finished what it was given."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@contextlib.contextmanager
+def _watched(modules: Iterable[nn.Module]) -> Iterator[_Stopwatch]:
+    """Time every forward of ``modules``, hooks of their own included; leaves no hook behind."""
+    watch = _Stopwatch()
+    handles: list[Any] = []
+    try:
+        for module in {id(m): m for m in modules}.values():
+            handles.append(module.register_forward_pre_hook(watch.start, prepend=True))
+            handles.append(module.register_forward_hook(watch.stop))
+        yield watch
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def generate(
+    adapter: Adapter,
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    steps: int,
+    seeds: Sequence[int],
+    call: Mapping[str, Any],
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Generation:
+    """Clips of ``prompts``, ``batch_size`` at a time; clip i's noise depends on ``seeds[i]`` alone.
+
+    ``progress`` hears (clips done, clips in all). Raises `ModelError` when prompts and seeds do not pair, no denoiser
+    ran, or what the adapter returned is not finite clips in [0, 1].
+    """
+    import torch
+
+    if not prompts:
+        raise ModelError("no prompt to generate a clip for")
+    if len(prompts) != len(seeds):
+        raise ModelError(f"every clip needs one prompt and one seed; got {len(prompts)} prompts, {len(seeds)} seeds")
+    if batch_size < 1:
+        raise ModelError(f"batch_size must be at least 1, not {batch_size}")
+    clips: list[torch.Tensor] = []
+    seconds = 0.0
+    with torch.no_grad(), _watched(adapter.denoisers(pipeline).values()) as watch:
+        for start in range(0, len(prompts), batch_size):
+            some = list(prompts[start : start + batch_size])
+            begun = _now()
+            made = adapter.generate(pipeline, some, steps=steps, seeds=seeds[start : start + batch_size], call=call)
+            seconds += _now() - begun
+            clips.append(_checked(made, len(some), adapter.name))
+            if progress:
+                progress(start + len(some), len(prompts))
+    if not watch.calls:
+        raise ModelError(f"adapter {adapter.name!r} generated clips without running any of the denoisers it declares")
+    return Generation(torch.cat(clips), watch.seconds, seconds, watch.calls)
+
+
+def _checked(clips: torch.Tensor, count: int, adapter: str) -> torch.Tensor:
+    """Clips as promised by `Adapter.generate`, or `ModelError`."""
+    import torch
+
+    if clips.ndim != 5 or clips.shape[0] != count or clips.shape[2] != 3:
+        raise ModelError(f"adapter {adapter!r}: clips must be [{count}, F, 3, H, W], not {list(clips.shape)}")
+    clips = clips.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(clips).all()):
+        raise ModelError(f"adapter {adapter!r}: generated clips hold NaN or infinity; try a wider dtype (float32)")
+    low, high = float(clips.min()), float(clips.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ModelError(f"adapter {adapter!r}: clips must lie in [0, 1]; these span [{low:.3g}, {high:.3g}]")
+    return clips.clamp(0, 1)
+
+
+def paired_timing(
+    adapter: Adapter,
+    before: Any,
+    after: Any,
+    prompts: Sequence[str],
+    *,
+    steps: int,
+    seeds: Sequence[int],
+    call: Mapping[str, Any],
+    pairs: int,
+    progress: Progress | None = None,
+) -> PairedTiming:
+    """Time two pipelines in turn (before, after, before, after, ...), all prompts in one batch, after a warm-up each.
+
+    Taking turns lets a slow spell of the machine fall on both. ``progress`` hears (runs done, runs in all). Raises
+    `ModelError` as `generate` does.
+    """
+    if pairs < 1:
+        raise ModelError(f"timing needs at least one pair of runs, not {pairs}")
+    runs: tuple[list[Generation], list[Generation]] = ([], [])
+    total = 2 * (pairs + 1)
+    for done in range(total):
+        gc.collect()
+        run = generate(
+            adapter, (before, after)[done % 2], prompts, steps=steps, seeds=seeds, call=call, batch_size=len(prompts)
+        )
+        if done >= 2:
+            runs[done % 2].append(run)
+        if progress:
+            progress(done + 1, total)
+    return PairedTiming(
+        clips=len(prompts),
+        steps=steps,
+        calls=runs[0][0].calls,
+        denoiser=Timing.of([r.denoiser_seconds for r in runs[0]], [r.denoiser_seconds for r in runs[1]]),
+        end_to_end=Timing.of([r.seconds for r in runs[0]], [r.seconds for r in runs[1]]),
+    )
+
+
+# --- memory and size ------------------------------------------------------------------------------------------------
+
+
+class Memory(_Frozen):
+    """Bytes at the peak of a run: ``added`` to what was in use when it began, and ``peak`` in all. ``how`` measured."""
+
+    added: int
+    peak: int
+    how: str
+
+
+def peak_memory(fn: Callable[[], T], device: torch.device | None = None) -> tuple[T, Memory]:
+    """Run ``fn`` and watch memory: what the CUDA allocator holds, or the process's resident set on the CPU.
+
+    ``device`` defaults to the current CUDA device where CUDA is in use. What ``fn`` raises goes through.
+    """
+    import torch
+
+    gc.collect()
+    in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
+    if device.type == "cuda" if device is not None else in_use:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        start = torch.cuda.memory_allocated(device)
+        result = fn()
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device)
+        return result, Memory(added=peak - start, peak=peak, how="CUDA tensors, torch.cuda.max_memory_allocated")
+    return _resident_peak(fn)
+
+
+def _resident_peak(fn: Callable[[], T]) -> tuple[T, Memory]:
+    import psutil
+
+    _return_free_memory()
+    process = psutil.Process()
+    start = int(process.memory_info().rss)
+    peaks = [start]
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(SAMPLE_SECONDS):
+            peaks[0] = max(peaks[0], int(process.memory_info().rss))
+
+    sampler = threading.Thread(target=sample, name="f3core-memory", daemon=True)
+    sampler.start()
+    try:
+        result = fn()
+        last = int(process.memory_info().rss)
+    finally:
+        done.set()
+        sampler.join()
+    peak = max(peaks[0], last)
+    how = f"resident set of the process, sampled every {SAMPLE_SECONDS * 1000:g} ms"
+    return result, Memory(added=peak - start, peak=peak, how=how)
+
+
+def _return_free_memory() -> None:
+    """Have the C library hand freed pages back: a later run would otherwise reuse them and seem to need less."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def model_size(adapter: Adapter, pipeline: Any) -> int:
+    """Parameters of a pipeline's denoisers, each counted once however often it is shared."""
+    unique = {id(p): p.numel() for module in adapter.denoisers(pipeline).values() for p in module.parameters()}
+    return sum(unique.values())
+
+
+def folder_bytes(folder: Path, component: str | None = None) -> int | None:
+    """Bytes of safetensors below ``folder``, or below one component's folder in it; None where there are none.
+
+    Raises `OutputError` when the folder is missing.
+    """
+    place = folder / component if component else folder
+    if not place.is_dir():
+        raise OutputError(f"{place}: no such folder, so its weights cannot be measured")
+    sizes = [file.stat().st_size for file in place.rglob("*.safetensors")]
+    return sum(sizes) if sizes else None
+
+
+# --- quality --------------------------------------------------------------------------------------------------------
+
+
+def quality(metrics: Sequence[Metric], clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Figures of every metric, by metric name, for clips [B, F, 3, H, W] in [0, 1] of B prompts.
+
+    Raises `PluginError` that names the metric when one fails, returns anything but numbers, or is asked for twice;
+    `ModelError` when clips and prompts do not pair.
+    """
+    if len(clips) != len(prompts):
+        raise ModelError(f"{len(clips)} clips but {len(prompts)} prompts")
+    figures: dict[str, dict[str, float]] = {}
+    for metric in metrics:
+        if metric.name in figures:
+            raise PluginError(f"metric {metric.name!r} is asked for twice")
+        try:
+            found = {str(name): float(value) for name, value in metric.measure(clips, prompts).items()}
+        except Exception as error:
+            raise PluginError(f"metric {metric.name!r} failed: {type(error).__name__}: {error}") from error
+        if not found:
+            raise PluginError(f"metric {metric.name!r} returned no figure")
+        figures[metric.name] = found
+    return figures
+
+
+def damage(before_clips: torch.Tensor, after_clips: torch.Tensor) -> float:
+    """Mean squared error between clips [B, F, 3, H, W] made from the same noise. Raises `ModelError` for two shapes."""
+    if before_clips.shape != after_clips.shape:
+        raise ModelError(f"clips differ in shape: {list(before_clips.shape)} before, {list(after_clips.shape)} after")
+    return float((before_clips.double() - after_clips.double()).square().mean())

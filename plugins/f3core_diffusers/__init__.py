@@ -1,0 +1,67 @@
+"""f3core for the text-to-video models of diffusers: one adapter per family.
+
+A pruned denoiser is saved under a class of this package, ``Pruned<its class>``, so that plain
+``diffusers.DiffusionPipeline.from_pretrained(folder)`` loads it wherever f3core is installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from f3core.hookspecs import AdapterEntry, hookimpl
+from f3core.sites import AttentionKind, PruningAxis, Removal
+
+__all__: list[str] = []
+
+_FULL_3D = {
+    AttentionKind.TEMPORAL: (Removal.SELF_ONLY, Removal.DROP),
+    AttentionKind.SELF: (Removal.MASK,),
+    AttentionKind.CROSS: (Removal.DROP,),
+}
+
+
+@hookimpl
+def f3core_adapters() -> list[AdapterEntry]:
+    return [
+        AdapterEntry(
+            "wan",
+            "f3core_diffusers.wan:WanAdapter",
+            "Wan 2.1 and 2.2 (WanTransformer3DModel), full 3-D attention",
+            model_classes=("WanTransformer3DModel",),
+            default_axis=PruningAxis.LAYER,
+            removals=_FULL_3D,
+        ),
+    ]
+
+
+@hookimpl
+def f3core_denoiser_classes(folder: str) -> Mapping[str, str] | None:
+    """Read ``model_index.json``: components named transformer* or unet* are denoisers."""
+    index = Path(folder) / "model_index.json"
+    if not index.is_file():
+        return None
+    try:
+        listed = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return {
+        name: value[1]
+        for name, value in listed.items()
+        if name.startswith(("transformer", "unet")) and isinstance(value, list) and value[1]
+    }
+
+
+def __getattr__(name: str) -> Any:
+    """``PrunedX`` for any diffusers model class ``X``: diffusers asks for it by the name in ``model_index.json``."""
+    if name.startswith("Pruned"):
+        import diffusers
+
+        from f3core_diffusers.pruned import pruned_model_class
+
+        base = getattr(diffusers, name.removeprefix("Pruned"), None)
+        if base is not None:
+            return pruned_model_class(base)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

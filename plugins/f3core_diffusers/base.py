@@ -1,0 +1,91 @@
+"""What all diffusers pipelines share: loading, generating, saving, and routing attention past other backends."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.models.attention_dispatch import attention_backend
+from torch import nn
+
+from f3core.adapter import Adapter
+from f3core.errors import ModelError
+from f3core.plan import PruningPlan
+from f3core.segments import argument
+from f3core_diffusers.pruned import CONFIG_KEY, pruned_model_class
+
+
+class DiffusersAdapter(Adapter):
+    """Base of every adapter in this package. ``components`` are the names a pipeline may give its denoisers."""
+
+    components: ClassVar[tuple[str, ...]] = ("transformer", "transformer_2")
+
+    def load(self, source: str, *, dtype: torch.dtype | None, device: torch.device) -> Any:
+        folder = Path(source).expanduser()
+        if folder.exists() and not (folder / "model_index.json").is_file():
+            raise ModelError(f"{source}: no model_index.json in it; give the folder that save_pretrained wrote")
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype or torch.float32)
+        except (OSError, ValueError) as error:
+            where = "could not be loaded" if folder.exists() else "is no folder here and could not be had from the hub"
+            raise ModelError(f"{source}: {where}: {error}") from error
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(device)
+
+    def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
+        found = {name: getattr(pipeline, name, None) for name in self.components}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def with_denoisers(self, pipeline: Any, denoisers: Mapping[str, nn.Module]) -> Any:
+        parts = {**dict(pipeline.config), **pipeline.components, **denoisers}
+        accepted = inspect.signature(type(pipeline).__init__).parameters
+        other = type(pipeline)(**{name: part for name, part in parts.items() if name in accepted})
+        other.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        return other
+
+    def generate(
+        self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
+    ) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        made = pipeline(
+            prompt=list(prompts), num_inference_steps=steps, generator=generators, output_type="pt", **dict(call)
+        )
+        frames: torch.Tensor = made.frames
+        return frames.float().cpu().clamp(0, 1)
+
+    def save(self, pipeline: Any, folder: Path) -> None:
+        pipeline.save_pretrained(folder, safe_serialization=True)
+
+    def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+        timestep = argument(args, kwargs, "timestep", 1)
+        return float(timestep.max()) if isinstance(timestep, torch.Tensor) else float(timestep)
+
+    def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
+        return pruned_model_class(denoiser_class)
+
+    def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
+        carried = {CONFIG_KEY: {"component": component, "plan": plan.model_dump(mode="json")}}
+        denoiser.register_to_config(**carried)  # type: ignore[operator]
+
+    @contextlib.contextmanager
+    def observable(self, pipeline: Any) -> Iterator[None]:
+        processors = [
+            processor
+            for denoiser in self.denoisers(pipeline).values()
+            for module in denoiser.modules()
+            if hasattr(processor := getattr(module, "processor", None), "_attention_backend")
+        ]
+        chosen = [processor._attention_backend for processor in processors]
+        try:
+            for processor in processors:
+                processor._attention_backend = None
+            with attention_backend("native"):
+                yield
+        finally:
+            for processor, backend in zip(processors, chosen, strict=True):
+                processor._attention_backend = backend

@@ -1,0 +1,57 @@
+"""Pruned classes that diffusers saves and loads like any other: the plan lies in ``config.json``.
+
+Loading builds the unpruned model without weights, applies the plan to it and then fills it, so that sharding, dtypes
+and low-memory loading are diffusers' own.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from diffusers import ModelMixin
+
+from f3core.errors import ModelError
+from f3core.plan import PruningPlan
+from f3core.registry import installed
+from f3core.surgery import Pruned, apply_plan_
+
+CONFIG_KEY = "f3core"
+
+
+class PrunedModel(Pruned):
+    """Mixin over a diffusers model class, ``f3_base``."""
+
+    f3_base: type[ModelMixin]
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Build the pruned model, without weights. Raises `ModelError` when the config carries no plan."""
+        plain = dict(config)
+        carried = plain.pop(CONFIG_KEY, None)
+        if carried is None:
+            raise ModelError(f"{cls.__name__}: its config.json has no {CONFIG_KEY!r} entry; was it saved by f3core?")
+        plain.pop("_class_name", None)
+        built = cls.f3_base.from_config(plain, return_unused_kwargs=return_unused_kwargs, **kwargs)
+        model = built[0] if return_unused_kwargs else built
+        plan = PruningPlan.model_validate(carried["plan"])
+        apply_plan_(model, plan, installed().make("adapter", plan.adapter), carried["component"])
+        return built
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As diffusers', but strict. Raises `ModelError` when the file and the plan disagree on the parameters."""
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)  # type: ignore[misc]
+        for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if info.get(problem):
+                first = sorted(map(str, info[problem]))[0]
+                raise ModelError(f"{cls.__name__}: {problem.replace('_', ' ')} in the saved weights, first: {first}")
+        return (model, info) if wants_info else model
+
+
+@lru_cache(maxsize=None)
+def pruned_model_class(base: type[ModelMixin]) -> type[ModelMixin]:
+    """The pruned class of a diffusers model class, as this package offers it under ``Pruned<name>``."""
+    body = {"__module__": __package__, "f3_base": base}
+    return type(f"Pruned{base.__name__}", (PrunedModel, base), body)
