@@ -47,7 +47,7 @@ class Adapter(ABC):
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
-        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. Row i's noise depends on ``seeds[i]`` alone."""
+        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. Noise of row i depends on ``seeds[i]`` only."""
 
     @abstractmethod
     def save(self, pipeline: Any, folder: Path) -> None:
@@ -98,7 +98,9 @@ class Adapter(ABC):
 
         return pruned_class(denoiser_class)
 
-    def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
+    def record(  # noqa: B027 - a hook: most models have no config to note it in
+        self, denoiser: nn.Module, plan: PruningPlan, component: str
+    ) -> None:
         """Note the plan in a pruned denoiser's own config, where its library keeps one, so that saving carries it."""
 
     @contextlib.contextmanager

@@ -7,20 +7,26 @@ quantisation, offloading and attention backends keep finding what they look for.
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from f3core.clock import Gate
 
-M = TypeVar("M", bound=nn.Module)
+
+_classes: dict[tuple[type, type], type] = {}
 
 
-@lru_cache(maxsize=None)
-def _subclass(behaviour: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
-    return type(f"{behaviour.__name__}{base.__name__}", (behaviour, base), {"__module__": base.__module__})
+def _become_(module: nn.Module, behaviour: type[nn.Module], **state: Any) -> nn.Module:
+    """Put ``behaviour`` in front of a module's class, with plain (not registered) attributes ``state``."""
+    base = type(module)
+    if (behaviour, base) not in _classes:
+        name = f"{behaviour.__name__.lstrip('_')}{base.__name__}"
+        _classes[behaviour, base] = type(name, (behaviour, base), {"__module__": base.__module__})
+    module.__class__ = _classes[behaviour, base]
+    vars(module).update(state)
+    return module
 
 
 def _parameters(module: nn.Module) -> tuple[str, ...]:
@@ -61,18 +67,14 @@ def _fold(value: Any, batch: int, frames: int) -> Any:
     return split.flatten(0, 1)
 
 
-def frames_in_batch(module: M, gate: Gate, fold: tuple[str, ...]) -> M:
+def frames_in_batch(module: nn.Module, gate: Gate, fold: tuple[str, ...]) -> nn.Module:
     """Restrict a visual self-attention to its own frame, structurally: O(F·S²) work, no mask.
 
     ``fold`` names the forward arguments with tokens on dimension 1, [B or 1, F·S, ...]: the hidden states first, and
     position tables (tuples of tensors too). Equals masking every key of another frame with −∞ (F3-Pruning, eq. 4).
     """
     names = _parameters(module)  # before the class changes: afterwards forward takes *args
-    module.__class__ = _subclass(_FramesInBatch, type(module))  # type: ignore[assignment]
-    module.f3_gate = gate
-    module.f3_names = names
-    module.f3_fold = frozenset(fold)
-    return module
+    return _become_(module, _FramesInBatch, f3_gate=gate, f3_names=names, f3_fold=frozenset(fold))
 
 
 class _OtherFramesOnly(nn.Module):
@@ -93,17 +95,13 @@ class _OtherFramesOnly(nn.Module):
         return super().forward(**named)
 
 
-def other_frames_only(module: M, gate: Gate, mask: str) -> M:
+def other_frames_only(module: nn.Module, gate: Gate, mask: str) -> nn.Module:
     """Take own-frame attention away from a visual self-attention by a boolean mask passed as argument ``mask``.
 
     An ablation: the maps are computed as before and nothing is saved. A clip of one frame is left as it is.
     """
     names = _parameters(module)
-    module.__class__ = _subclass(_OtherFramesOnly, type(module))  # type: ignore[assignment]
-    module.f3_gate = gate
-    module.f3_names = names
-    module.f3_mask = mask
-    return module
+    return _become_(module, _OtherFramesOnly, f3_gate=gate, f3_names=names, f3_mask=mask)
 
 
 class ZeroBranch(nn.Module):
@@ -129,10 +127,7 @@ def dropped(module: nn.Module, gate: Gate, *, companion: bool = False) -> nn.Mod
     """What stays of a dropped site (zeros) or of its companion (identity); its weights only if some step needs them."""
     if gate.always:
         return nn.Identity() if companion else ZeroBranch()
-    module.__class__ = _subclass(_Switched, type(module))
-    module.f3_gate = gate
-    module.f3_identity = companion
-    return module
+    return _become_(module, _Switched, f3_gate=gate, f3_identity=companion)
 
 
 def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, text: int, **sdpa: Any) -> Tensor:
@@ -154,4 +149,4 @@ def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, 
         return torch.cat([shared, own], dim=2)
 
     out = nn.functional.scaled_dot_product_attention(by_frame(query), with_text(key), with_text(value), **sdpa)
-    return out.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3)
+    return out.reshape(batch, frames, heads, -1, width).transpose(1, 2).flatten(2, 3)

@@ -12,7 +12,7 @@ from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
 if TYPE_CHECKING:
     import torch
 
-    from f3core.plan import Costs, PruningPlan, Unit
+    from f3core.plan import Costs, PruningPlan, StepRange, Unit
     from f3core.scores import Scores
 
 
@@ -52,7 +52,9 @@ class Criterion(ABC):
     needs_drift: ClassVar[bool] = False
 
     @abstractmethod
-    def score(self, units: Sequence[Unit], scores: Scores, target: AttentionKind, seed: int) -> list[float]:
+    def score(
+        self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
+    ) -> list[float]:
         """One finite number a unit, in the order of ``units``. Raises `ScoresError` where a measurement is missing."""
 
 

@@ -6,6 +6,7 @@ noise level (timestep value), so a plan holds at any number of sampling steps.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
@@ -163,7 +164,7 @@ def split_steps(levels: Sequence[float], count: int) -> tuple[StepRange, ...]:
     ordered = sorted(levels, reverse=True)
     starts = [round(i * len(ordered) / count) for i in range(1, count)]
     bounds = [None, *((ordered[s - 1] + ordered[s]) / 2 for s in starts), None]
-    return tuple(StepRange(high=high, low=low) for high, low in zip(bounds[:-1], bounds[1:], strict=True))
+    return tuple(StepRange(high=high, low=low) for high, low in itertools.pairwise(bounds))
 
 
 def make_units(sites: Iterable[AttentionSite], axis: PruningAxis, ranges: int) -> tuple[Unit, ...]:

@@ -6,14 +6,13 @@ import importlib.metadata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import pluggy
 
 from f3core.errors import AdapterMatchError, PluginError, suggest
-from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks, SourceEntry
+from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks
 
-E = TypeVar("E", Entry, AdapterEntry, SourceEntry)
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Registered:
 class Registry:
     """Names to entries, per kind of plugin. Refuses two entries of one name: nothing wins silently."""
 
-    KINDS = {
+    KINDS: ClassVar[dict[str, str]] = {
         "adapter": "f3core_adapters",
         "method": "f3core_methods",
         "criterion": "f3core_criteria",

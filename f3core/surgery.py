@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,17 +31,21 @@ class Pruned(nn.Module):
         if clock.step_ranges and not clock.held:
             if torch.compiler.is_compiling():
                 raise RuntimeError(
-                    "this pruned model changes with the denoising step, which a graph cannot read: compile it in place, "
-                    "model.compile(...), instead of torch.compile(model)"
+                    "this pruned model changes with the denoising step, which a graph cannot read: compile it in "
+                    "place, model.compile(...), instead of torch.compile(model)"
                 )
             clock.tick(self.f3_adapter.noise_level(args, kwargs))
         return super().__call__(*args, **kwargs)
 
 
-@lru_cache(maxsize=None)
+_classes: dict[type, type] = {}
+
+
 def pruned_class(base: type[nn.Module]) -> type[nn.Module]:
     """``base`` with `Pruned` in front; the same class every time it is asked for."""
-    return type(f"Pruned{base.__name__}", (Pruned, base), {"__module__": base.__module__})
+    if base not in _classes:
+        _classes[base] = type(f"Pruned{base.__name__}", (Pruned, base), {"__module__": base.__module__})
+    return _classes[base]
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
     for fqn in gates:
         _check(fqn, sites, plan.target, plan.removals[fqn])
     clock = _attach_(denoiser, adapter, plan.step_ranges if plan.gated() else ())
-    denoiser.f3_plan = plan  # type: ignore[assignment]
+    vars(denoiser)["f3_plan"] = plan
     for fqn, ranges in gates.items():
         gate = Gate(clock, None if plan.always(fqn) else ranges)
         _restrict_(denoiser, adapter, sites[fqn], plan.target, plan.removals[fqn], gate)
@@ -118,9 +121,7 @@ def _attach_(denoiser: nn.Module, adapter: Adapter, step_ranges: tuple[Any, ...]
     clock = Clock(step_ranges)
     if not isinstance(denoiser, Pruned):
         denoiser.__class__ = adapter.pruned_class(type(denoiser))
-    denoiser.f3_clock = clock  # type: ignore[assignment]
-    denoiser.f3_adapter = adapter  # type: ignore[assignment]
-    denoiser.f3_plan = None  # type: ignore[assignment]
+    vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
     return clock
 
 

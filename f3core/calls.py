@@ -1,0 +1,159 @@
+"""One attention call taken apart: its arguments, the segments of its tokens, samples of its queries."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from f3core.errors import ProbeError
+from f3core.sites import TEXT, AttentionCall, AttentionKind, AttentionSite, Layout
+
+if TYPE_CHECKING:
+    from f3core.adapter import Adapter
+
+sdpa = nn.functional.scaled_dot_product_attention
+
+
+@dataclass(frozen=True)
+class SdpaCall:
+    """The arguments of one ``scaled_dot_product_attention``; q, k, v are [B, H, L, D]."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    enable_gqa: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Every query sees every key, head by head."""
+        return self.attn_mask is None and not self.is_causal and not self.enable_gqa
+
+    def at(self, picked: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+        """Queries at positions ``picked`` (all when None) and the options under which they attend as before."""
+        options: dict[str, Any] = {"scale": self.scale, "enable_gqa": self.enable_gqa}
+        if picked is None:
+            return self.query, {**options, "attn_mask": self.attn_mask, "is_causal": self.is_causal}
+        mask = self.attn_mask
+        if self.is_causal:
+            mask = picked[:, None] >= torch.arange(self.key.shape[2], device=picked.device)
+        elif mask is not None and mask.shape[-2] != 1:
+            mask = mask[..., picked, :]
+        return self.query[:, :, picked], {**options, "attn_mask": mask}
+
+
+@dataclass
+class Partition:
+    """A call's segments, ready for use: fixed by site, layout and shapes, so made once."""
+
+    frames: int
+    one_hot: list[Tensor]
+    """[1 or B, 1, Lk, D] pieces of E, one column a segment (frames, then text), padded to the head size"""
+    columns: int
+    query_segment: Tensor
+    """[1 or B, Lq] with text as ``frames``"""
+    key_segment: Tensor
+    """[1 or B, Lk] likewise"""
+    only_text: bool
+    visual: int
+    """visual queries of one clip row"""
+    uniform: bool
+    """queries are the frames in order, keys [text; frames in order]: own-frame attention needs no mask"""
+    text: int
+    samples: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: AttentionCall, query: Tensor) -> Partition:
+    segments = adapter.segments(site, layout, shape)
+    for name, tensor, length in (("query", segments.query, shape.queries), ("key", segments.key, shape.keys)):
+        if tensor.ndim != 2 or tensor.shape[1] != length or tensor.shape[0] not in (1, shape.batch):
+            raise ProbeError(
+                f"{site.fqn}: the adapter's {name} segments have shape {tuple(tensor.shape)}, the attention call has "
+                f"{length} {name} tokens in {shape.batch} rows"
+            )
+        if tensor.min() < TEXT or tensor.max() >= layout.frames:
+            raise ProbeError(f"{site.fqn}: {name} segments must be TEXT or frames 0 to {layout.frames - 1}")
+    frames, width = layout.frames, query.shape[3]
+    q = torch.where(segments.query == TEXT, frames, segments.query).to(query.device)
+    k = torch.where(segments.key == TEXT, frames, segments.key).to(query.device)
+    columns = frames + 1 if bool((k == frames).any()) else frames
+    one_hot = nn.functional.one_hot(k, columns).to(query.dtype)[:, None]
+    pieces = [one_hot[..., i : i + width] for i in range(0, columns, width)]
+    pieces[-1] = nn.functional.pad(pieces[-1], (0, width - pieces[-1].shape[-1]))
+    text = int((k[0] == frames).sum())
+    in_order = torch.arange(frames, device=query.device).repeat_interleave(layout.tokens)
+    return Partition(
+        frames=frames,
+        one_hot=[piece.contiguous() for piece in pieces],
+        columns=columns,
+        query_segment=q,
+        key_segment=k,
+        only_text=bool((k == frames).all()),
+        visual=int((q < frames).sum()) * (shape.batch if q.shape[0] == 1 else 1) // layout.batch,
+        uniform=q.shape[0] == 1
+        and k.shape[0] == 1
+        and q.shape[1] == in_order.numel()
+        and bool((q[0] == in_order).all())
+        and k.shape[1] == text + in_order.numel()
+        and bool((k[0, :text] == frames).all())
+        and bool((k[0, text:] == in_order).all()),
+        text=text,
+    )
+
+
+def sample(part: Partition, stride: int, step: int) -> tuple[Tensor, Tensor]:
+    """Every ``stride``-th query of each frame: positions, and the weights [1 or B, 1, F, n] that sum them per frame.
+
+    The first one moves with the step, so that over a generation every query has its turn. A weight is how many
+    queries of its frame a sampled one stands for.
+    """
+    offset = step % stride
+    found = part.samples.get((stride, offset))
+    if found is None:
+        found = part.samples[(stride, offset)] = _draw(part, stride, offset)
+    return found
+
+
+def _draw(part: Partition, stride: int, offset: int) -> tuple[Tensor, Tensor]:
+    row = part.query_segment[0]
+    picked = []
+    for frame in range(part.frames) if part.query_segment.shape[0] == 1 else [None]:
+        positions = torch.arange(row.numel(), device=row.device) if frame is None else (row == frame).nonzero()[:, 0]
+        if positions.numel():
+            picked.append(positions[min(offset, positions.numel() - 1) % stride :: stride])
+    index = torch.cat(picked) if picked else torch.arange(0, device=row.device)
+    chosen = part.query_segment[:, index]
+    all_of = nn.functional.one_hot(part.query_segment, part.frames + 1)[..., : part.frames]
+    here = nn.functional.one_hot(chosen, part.frames + 1)[..., : part.frames]
+    stands_for = all_of.sum(1) / here.sum(1).clamp(min=1)  # [1 or B, F]
+    weights = (here * stands_for[:, None]).transpose(1, 2)[:, None].float()
+    return index, weights
+
+
+def attend_without(
+    target: AttentionKind, part: Partition, picked: Tensor, query: Tensor, call: SdpaCall, options: dict[str, Any]
+) -> Tensor:
+    """Attention of the picked queries once keys of the target kind are gone: zero where none is left."""
+    q = part.query_segment[:, picked]
+    k = torch.where(part.key_segment >= part.frames, TEXT, part.key_segment)
+    if target is AttentionKind.CROSS:
+        keep = (k != TEXT)[:, None, :].expand(-1, q.shape[1], -1)
+    elif target is AttentionKind.SELF:
+        keep = k[:, None, :] != q[:, :, None]
+    else:
+        keep = (k[:, None, :] == q[:, :, None]) | (k == TEXT)[:, None, :]
+    keep = keep[:, None]
+    mask = options.get("attn_mask")
+    if mask is not None and mask.dtype is not torch.bool:
+        bias = torch.where(keep, mask, -math.inf)
+    else:
+        bias = keep if mask is None else keep & mask
+    kept = sdpa(query, call.key, call.value, **{**options, "attn_mask": bias, "is_causal": False})
+    return torch.nan_to_num(kept) * keep.any(-1, keepdim=True)

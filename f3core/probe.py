@@ -1,0 +1,196 @@
+"""`Probe`: watches attention at sites and sums its mass per kind, never holding an attention map.
+
+softmax(QKᵀ)·E, with E the one-hot matrix of key segments, is the mass that each query gives each segment. So the
+model's own attention kernel, called once more with E in place of V, gives every mass exactly, in memory linear in
+tokens. A stratified sample of queries (every k-th of each frame) estimates the sums without bias at 1/k of the cost.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from f3core.attention import own_frame_attention
+from f3core.calls import Partition, SdpaCall, attend_without, partition, sample, sdpa
+from f3core.errors import ProbeError
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout
+
+if TYPE_CHECKING:
+    from f3core.adapter import Adapter
+
+DRIFT_STRIDE = 8
+"""Drift looks at every eighth query at most: it is a mean of squares, and a sample of it is enough to rank by."""
+
+
+@dataclass
+class CellSums:
+    """Sums at one (site, step): ``map`` [H, F, F + 1] mass from queries of a frame to keys of a frame (text last),
+    float64; ``queries`` visual query rows behind it; ``drift`` and ``drift_queries`` likewise."""
+
+    map: Tensor
+    queries: float = 0.0
+    drift: Tensor | float = 0.0
+    drift_queries: float = 0.0
+
+
+class _Watch(TorchFunctionMode):
+    """Reports every attention call to ``observe(ordinal, call, output)`` after it ran."""
+
+    def __init__(self, observe: Callable[[int, SdpaCall, Tensor], None]) -> None:
+        super().__init__()
+        self._observe = observe
+        self.calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is sdpa:
+            self._observe(self.calls, SdpaCall(*args, **(kwargs or {})), out)
+            self.calls += 1
+        return out
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, around: Callable[..., Any]) -> Iterator[None]:
+    """Route a module's forward through ``around(forward, *args, **kwargs)`` until the block ends."""
+    own = module.__dict__.get("forward")
+    module.forward = functools.partial(around, module.forward)
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+class Probe:
+    """Watches the sites of one denoiser while `watching`; results are in ``cells``, keyed by (site index, step).
+
+    ``stride`` k looks at every k-th query of each frame. ``target`` is the kind whose removal drift measures, None
+    for no drift. Rows of a batch are summed. Raises `ProbeError` when a site runs without a recognisable attention.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        denoiser: nn.Module,
+        sites: Mapping[int, AttentionSite],
+        *,
+        stride: int = 1,
+        target: AttentionKind | None = AttentionKind.TEMPORAL,
+    ) -> None:
+        self._adapter = adapter
+        self._denoiser = denoiser
+        self._sites = sites
+        self._stride = stride
+        self._target = target
+        self._partitions: dict[Any, Partition] = {}
+        self._layout: Layout | None = None
+        self.cells: dict[tuple[int, int], CellSums] = {}
+        self.levels: list[float] = []
+        self.rows: dict[int, int] = {}
+        """denoiser rows per step"""
+        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        """arguments of the last forward, for counting its cost"""
+
+    @property
+    def step(self) -> int:
+        """Index of the running step among the noise levels seen so far."""
+        return len(self.levels) - 1
+
+    @contextmanager
+    def watching(self) -> Iterator[Probe]:
+        """Watch until the block ends; the model's forwards are put back whatever happens."""
+        with ExitStack() as stack:
+            stack.enter_context(replaced_forward(self._denoiser, self._around_denoiser))
+            for index, site in self._sites.items():
+                module = self._denoiser.get_submodule(site.path)
+                stack.enter_context(replaced_forward(module, functools.partial(self._around_site, index, site, module)))
+            yield self
+
+    def _around_denoiser(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._layout = self._adapter.layout(self._denoiser, args, kwargs)
+        level = self._adapter.noise_level(args, kwargs)
+        if not self.levels or self.levels[-1] != level:
+            self.levels.append(level)
+        self.rows[self.step] = self.rows.get(self.step, 0) + self._layout.batch
+        self.inputs = (args, kwargs)
+        return forward(*args, **kwargs)
+
+    def _around_site(
+        self, index: int, site: AttentionSite, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        watch = _Watch(functools.partial(self._observe, index, site, module))
+        with watch:
+            out = forward(*args, **kwargs)
+        if not watch.calls:
+            raise ProbeError(
+                f"{site.fqn} ran without calling scaled_dot_product_attention; set the native attention backend, "
+                "or let the adapter's `observable` do it"
+            )
+        return out
+
+    # --- one attention call -------------------------------------------------------------------------------------
+
+    def _observe(
+        self, index: int, site: AttentionSite, module: nn.Module, ordinal: int, call: SdpaCall, out: Tensor
+    ) -> None:
+        if self._layout is None:
+            raise ProbeError(f"{site.fqn} ran outside its denoiser's forward")
+        query, key = call.query, call.key
+        shape = AttentionCall(ordinal, query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+        cache_key = (index, ordinal, self._layout, shape, query.shape[3], query.dtype, query.device)
+        part = self._partitions.get(cache_key)
+        if part is None:
+            part = self._partitions[cache_key] = partition(self._adapter, site, self._layout, shape, query)
+        heads, frames = query.shape[1], part.frames
+        cell = self.cells.get((index, self.step))
+        if cell is None:
+            empty = torch.zeros(heads, frames, frames + 1, dtype=torch.float64, device=query.device)
+            cell = self.cells[(index, self.step)] = CellSums(empty)
+        cell.queries += part.visual * self._layout.batch
+        if part.only_text:  # all mass is the text's, whatever the scores: no attention needed
+            per_frame = part.visual / frames * self._layout.batch
+            cell.map[:, :, frames] += per_frame
+        else:
+            cell.map += self._mass(part, call, self._stride)
+        if self._target is not None and self._target in site.kinds:
+            self._add_drift(cell, part, site, module, call, out)
+
+    def _mass(self, part: Partition, call: SdpaCall, stride: int) -> Tensor:
+        picked, weights = sample(part, stride, self.step)
+        query, options = call.at(picked if stride > 1 else None)
+        columns = [sdpa(query, call.key, one_hot.expand(*call.key.shape), **options) for one_hot in part.one_hot]
+        width = query.shape[3]
+        total: Tensor | None = None
+        for piece, start in zip(columns, range(0, part.columns, width), strict=True):
+            used = min(width, part.columns - start)
+            summed = torch.matmul(weights.to(piece.dtype), piece[..., :used])  # [B, H, F, used]
+            summed = summed.double().sum(0)
+            total = summed if total is None else torch.cat([total, summed], dim=-1)
+        assert total is not None
+        return nn.functional.pad(total, (0, part.frames + 1 - part.columns))
+
+    def _add_drift(
+        self, cell: CellSums, part: Partition, site: AttentionSite, module: nn.Module, call: SdpaCall, out: Tensor
+    ) -> None:
+        assert self._target is not None
+        stride = max(self._stride, DRIFT_STRIDE)
+        picked, _ = sample(part, stride, self.step)
+        query, options = call.at(picked)
+        if self._target is AttentionKind.TEMPORAL and part.uniform and call.plain:
+            kept = own_frame_attention(query, call.key, call.value, part.frames, part.text, scale=call.scale)
+        else:
+            kept = attend_without(self._target, part, picked, query, call, options)
+        delta = (out[:, :, picked] - kept).transpose(1, 2).flatten(2)
+        if site.output is not None:
+            delta = nn.functional.linear(delta, module.get_submodule(site.output).weight)  # type: ignore[arg-type]
+        cell.drift = cell.drift + delta.float().square().sum().double()
+        cell.drift_queries += float(delta.shape[0] * delta.shape[1])

@@ -1,0 +1,92 @@
+"""YAML text to plain values that remember where each stood. No tag ever constructs an object."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position in a file, counted from 1."""
+
+    line: int
+    column: int
+
+
+class YamlProblem(Exception):
+    """Text that is not plain YAML."""
+
+    def __init__(self, message: str, place: Place) -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+
+
+@dataclass
+class Located:
+    """A document's value, and the place of every key's value (and of the key itself, under ``keys``)."""
+
+    value: Any
+    places: dict[Path, Place] = field(default_factory=dict)
+    keys: dict[Path, Place] = field(default_factory=dict)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that also reads 1e-3 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "map", "seq")}
+
+
+def read(text: str) -> Located:
+    """Parse one YAML document. Raises `YamlProblem` for a syntax error, a duplicate key, a tag or an alias loop."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        found = Located(None)
+        found.value = _plain(loader, node, (), found) if node is not None else None
+        return found
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
+        raise YamlProblem(f"not valid YAML: {error.problem or error.context}", place) from error
+    except yaml.reader.ReaderError as error:
+        raise YamlProblem(f"not valid YAML: {error.reason}", Place(1, 1)) from error
+    finally:
+        loader.dispose()
+
+
+def _place(node: yaml.Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _plain(loader: _Loader, node: yaml.Node, path: Path, found: Located) -> Any:
+    found.places[path] = _place(node)
+    if len(path) > 50:
+        raise YamlProblem("nested too deeply", _place(node))
+    if node.tag not in _PLAIN:
+        raise YamlProblem(f"{node.tag.rpartition(':')[2] or node.tag}: tags and dates are not used here", _place(node))
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise YamlProblem("a key must be plain text", _place(key_node))
+            key = str(key_node.value)
+            if key in mapping:
+                first = found.keys[(*path, key)]
+                raise YamlProblem(f"duplicate key {key!r}; first given on line {first.line}", _place(key_node))
+            found.keys[(*path, key)] = _place(key_node)
+            mapping[key] = _plain(loader, value_node, (*path, key), found)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(loader, item, (*path, i), found) for i, item in enumerate(node.value)]
+    return loader.construct_object(node)
