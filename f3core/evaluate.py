@@ -1,4 +1,4 @@
-"""What a model costs and gives when it runs: clips, seconds, memory, quality, size.
+"""What a model gives and takes when it runs: clips, seconds, quality; memory and size are in `footprint`.
 
 Denoiser time and end-to-end time are kept apart, because pruning can only shorten the first. torch is imported where
 it is used, so that reports can be read without it.
@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from f3core.errors import ModelError, OutputError, PluginError
+from f3core.errors import ModelError, PluginError
+from f3core.footprint import Memory, cuda_in_use, folder_bytes, model_size, peak_memory
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +26,23 @@ if TYPE_CHECKING:
     from f3core.adapter import Adapter
     from f3core.method import Metric
 
-T = TypeVar("T")
+__all__ = [
+    "Generation",
+    "Memory",
+    "PairedTiming",
+    "Progress",
+    "Timing",
+    "damage",
+    "folder_bytes",
+    "generate",
+    "model_size",
+    "paired_timing",
+    "peak_memory",
+    "quality",
+]
+
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
-
-SAMPLE_SECONDS = 0.005
 
 
 class _Frozen(BaseModel):
@@ -91,24 +102,21 @@ class PairedTiming(_Frozen):
 class _Stopwatch:
     seconds: float = 0.0
     calls: int = 0
-    _started: list[float] = field(default_factory=list)
+    begun: float = 0.0
 
     def start(self, *_: Any) -> None:
-        self._started.append(_now())
+        self.begun = _now()
 
     def stop(self, *_: Any) -> None:
-        begun = self._started.pop()
-        if self._started:  # a denoiser inside a denoiser: the outer one counts it
-            return
-        self.seconds += _now() - begun
+        self.seconds += _now() - self.begun
         self.calls += 1
 
 
 def _now() -> float:
     """Wall-clock seconds, once the GPU (where one is in use) has finished what it was given."""
-    import torch
+    if cuda_in_use():
+        import torch
 
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -220,89 +228,6 @@ def paired_timing(
         denoiser=Timing.of([r.denoiser_seconds for r in runs[0]], [r.denoiser_seconds for r in runs[1]]),
         end_to_end=Timing.of([r.seconds for r in runs[0]], [r.seconds for r in runs[1]]),
     )
-
-
-# --- memory and size ------------------------------------------------------------------------------------------------
-
-
-class Memory(_Frozen):
-    """Bytes at the peak of a run: ``added`` to what was in use when it began, and ``peak`` in all. ``how`` measured."""
-
-    added: int
-    peak: int
-    how: str
-
-
-def peak_memory(fn: Callable[[], T], device: torch.device | None = None) -> tuple[T, Memory]:
-    """Run ``fn`` and watch memory: what the CUDA allocator holds, or the process's resident set on the CPU.
-
-    ``device`` defaults to the current CUDA device where CUDA is in use. What ``fn`` raises goes through.
-    """
-    import torch
-
-    gc.collect()
-    in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
-    if device.type == "cuda" if device is not None else in_use:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        start = torch.cuda.memory_allocated(device)
-        result = fn()
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device)
-        return result, Memory(added=peak - start, peak=peak, how="CUDA tensors, torch.cuda.max_memory_allocated")
-    return _resident_peak(fn)
-
-
-def _resident_peak(fn: Callable[[], T]) -> tuple[T, Memory]:
-    import psutil
-
-    _return_free_memory()
-    process = psutil.Process()
-    start = int(process.memory_info().rss)
-    peaks = [start]
-    done = threading.Event()
-
-    def sample() -> None:
-        while not done.wait(SAMPLE_SECONDS):
-            peaks[0] = max(peaks[0], int(process.memory_info().rss))
-
-    sampler = threading.Thread(target=sample, name="f3core-memory", daemon=True)
-    sampler.start()
-    try:
-        result = fn()
-        last = int(process.memory_info().rss)
-    finally:
-        done.set()
-        sampler.join()
-    peak = max(peaks[0], last)
-    how = f"resident set of the process, sampled every {SAMPLE_SECONDS * 1000:g} ms"
-    return result, Memory(added=peak - start, peak=peak, how=how)
-
-
-def _return_free_memory() -> None:
-    """Have the C library hand freed pages back: a later run would otherwise reuse them and seem to need less."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def model_size(adapter: Adapter, pipeline: Any) -> int:
-    """Parameters of a pipeline's denoisers, each counted once however often it is shared."""
-    unique = {id(p): p.numel() for module in adapter.denoisers(pipeline).values() for p in module.parameters()}
-    return sum(unique.values())
-
-
-def folder_bytes(folder: Path, component: str | None = None) -> int | None:
-    """Bytes of safetensors below ``folder``, or below one component's folder in it; None where there are none.
-
-    Raises `OutputError` when the folder is missing.
-    """
-    place = folder / component if component else folder
-    if not place.is_dir():
-        raise OutputError(f"{place}: no such folder, so its weights cannot be measured")
-    sizes = [file.stat().st_size for file in place.rglob("*.safetensors")]
-    return sum(sizes) if sizes else None
 
 
 # --- quality --------------------------------------------------------------------------------------------------------
