@@ -175,8 +175,8 @@ class Report(_Frozen):
 def _of_counts(report: Report) -> list[str]:
     changes = {"one generation": report.generation, **{f"one {k} forward": v for k, v in report.forwards.items()}}
     return [
-        f"MACs of {name}: {si(c.predicted.total)} predicted, {si(c.counted.total)} counted "
-        f"({c.counted.total - c.predicted.total:+,} MACs). The plan does not describe this model exactly."
+        f"{name[0].upper()}{name[1:]}: {si(c.predicted.total)}MAC predicted, {si(c.counted.total)}MAC counted "
+        f"({c.counted.total - c.predicted.total:+,}). The plan does not describe this model exactly."
         for name, c in changes.items()
         if c.predicted.total != c.counted.total
     ]
@@ -207,7 +207,7 @@ def _of_timing(report: Report) -> list[str]:
     if measured < SHORTFALL * predicted:
         call = report.generation.before.total * timing.clips // max(timing.calls, 1)
         cause = (
-            f"A denoiser call is only {si(call)}MACs: fixed costs per operation outweigh the arithmetic at this size. "
+            f"A denoiser call is only {si(call)}MAC: fixed costs per operation outweigh the arithmetic at this size. "
             "Measure at the frames and resolution you use."
             if call < SMALL_CALL
             else "Likely causes: time goes to memory traffic and other work that MACs do not count, or the smaller "
@@ -217,8 +217,8 @@ def _of_timing(report: Report) -> list[str]:
     if measured > 1.05 and whole - 1 < (measured - 1) / 2:
         share = 1 - timing.denoiser.before / timing.end_to_end.before
         found.append(
-            f"The denoiser is {measured:.2f}× as fast, a whole generation only {whole:.2f}×: {share:.0%} of its time "
-            "is spent outside the denoiser (text encoder, VAE), where nothing was pruned."
+            f"The denoiser is {measured:.2f}× as fast, a whole generation only {whole:.2f}×: "
+            f"{100 * share:.0f} % of its time is spent outside the denoiser (text encoder, VAE), where nothing was pruned."
         )
     return found
 

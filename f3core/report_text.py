@@ -90,7 +90,8 @@ def _better(before: float, after: float, higher: bool = False) -> bool | None:
 
 def sections(report: Report) -> Iterator[Section]:
     """The tables of a report, in order; those without a row are left out."""
-    macs = Section("Work")
+    some = " A forward is shown in the step range that prunes most." if report.plan.gated else ""
+    macs = Section("Work", note=f"1 MAC = one multiply-add; predicted by the plan, counted on the pruned model.{some}")
     for label, change in (("One clip, all steps", report.generation), *_forwards(report)):
         macs.rows.extend(_macs(label, change))
     yield macs
@@ -110,7 +111,9 @@ def sections(report: Report) -> Iterator[Section]:
         b, a = report.memory_before, report.memory_after
         rows = [_number("Added by a run", b.added, a.added, "B"), _number("In all", b.peak, a.peak, "B")]
         yield Section("Peak memory", rows, note=b.how)
-    quality = Section("Quality", note=f"{report.clips} clips each; ↑ higher is better, ↓ lower")
+    quality = Section(
+        "Quality", note=f"{report.clips} clips each, ↑ higher is better, ↓ lower; damage is from equal noise"
+    )
     for metric, q in report.quality.items():
         for name, before in q.before.items():
             after = q.after.get(name, float("nan"))
@@ -127,11 +130,11 @@ def _forwards(report: Report) -> list[tuple[str, MacsChange]]:
 
 
 def _macs(label: str, change: MacsChange) -> Iterator[Row]:
-    yield _number(label, change.before.total, change.counted.total, "MACs", change.predicted.total)
+    yield _number(label, change.before.total, change.counted.total, "MAC", change.predicted.total)
     for kind in KINDS:
         before, after = change.before.kinds.get(kind), change.counted.kinds.get(kind)
         if before is not None and after is not None and (before or after):
-            yield _number(f"  {kind} maps", before, after, "MACs", change.predicted.kinds.get(kind))
+            yield _number(f"  {kind} maps", before, after, "MAC", change.predicted.kinds.get(kind))
 
 
 def _number(label: str, before: int, after: int, unit: str, predicted: int | None = None) -> Row:
@@ -190,7 +193,7 @@ def render(report: Report) -> RenderableType:
                 f"  {escape(row.label)}", f"[dim]{row.before}[/]", row.after, f"[{style}]{row.change}[/]", row.predicted
             )
     lines: list[RenderableType] = [Text(headline(report)), Text(), table, Text()]
-    notes = [f"{s.title}: {s.note}." for s in sections(report) if s.rows and s.note]
+    notes = [f"{s.title}: {s.note.removesuffix('.')}." for s in sections(report) if s.rows and s.note]
     lines += [_item("·", text, "dim") for text in (*notes, *(f"{k}: {v}" for k, v in facts(report)))]
     lines += [_item("·", note, "") for note in report.notes]
     lines += [_item("!", warning, "yellow") for warning in report.warnings]
@@ -221,9 +224,11 @@ def to_markdown(report: Report) -> str:
     parts.append("## Cost and quality")
     for section in sections(report):
         if section.rows:
-            note = f"{section.note[0].upper()}{section.note[1:]}.\n\n" if section.note else ""
-            head = ("", "before", "after", "change", "predicted change")
-            rows = [(r.label, r.before, r.after, r.change, r.predicted) for r in section.rows]
+            note = section.note.removesuffix(".")
+            note = f"{note[0].upper()}{note[1:]}.\n\n" if note else ""
+            columns = 5 if any(row.predicted for row in section.rows) else 4
+            head = ("", "before", "after", "change", "predicted")[:columns]
+            rows = [(r.label, r.before, r.after, r.change, r.predicted)[:columns] for r in section.rows]
             parts.append(f"### {section.title}\n\n{note}{_table(head, rows)}")
     parts.append("## What was pruned, and why")
     if report.figure:
