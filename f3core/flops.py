@@ -2,7 +2,7 @@
 
 fvcore finds operators by `torch.jit.trace`, which cannot trace convolutions on the meta device, and a 14 B model must
 be counted without allocating it. Its handles only ask for shapes, so :func:`count` feeds them from a dispatch mode;
-:func:`count_by_tracing` is fvcore's own way, and both agree.
+:func:`count_by_tracing` is fvcore's own way, and both agree wherever every result is used.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def count(
 def count_by_tracing(denoiser: nn.Module, inputs: Mapping[str, Any]) -> MacCount:
     """Count one ``denoiser(**inputs)`` by fvcore's `FlopCountAnalysis`. The model is run, so it must have weights.
 
+    A trace leaves out what no output depends on, such as a text embedding once no cross-attention is left.
     Raises `CountingError` as :func:`count` does, and when the output holds no tensor.
     """
     return _by_module(trace(denoiser, inputs))

@@ -37,14 +37,22 @@ def watch(denoiser: nn.Module, inputs: Mapping[str, Any], sites: Collection[str]
 
 
 def trace(denoiser: nn.Module, inputs: Mapping[str, Any]) -> Ledger:
-    """The same by fvcore's `FlopCountAnalysis`, which needs a model with weights; attention calls are not booked."""
+    """The same by fvcore's `FlopCountAnalysis`, which needs a model with weights; attention calls are not booked.
+
+    A trace leaves out what no output depends on, which a forward nevertheless computes.
+    """
     wrapped = _Positional(denoiser, inputs)
     analysis = FlopCountAnalysis(wrapped, wrapped.tensors)
     # A handle of None would not switch fvcore's own off, so all go and ours come.
     analysis.clear_op_handles().set_op_handle(**HANDLES)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with torch.no_grad():
-        found = analysis.by_module_and_operator()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would hide projections and attention in one operator
+    try:
+        with torch.no_grad():
+            found = analysis.by_module_and_operator()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     for path in sorted(found, key=len, reverse=True):  # the innermost module first
         for name in analysis.unsupported_ops(path):
             refuse_costly(name, _unwrapped(path))
@@ -115,14 +123,18 @@ def _tracked(denoiser: nn.Module, ledger: Ledger) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for path, module in denoiser.named_modules():
             enter = functools.partial(ledger.enter, path)
-            # first in, so that what the model's own hooks compute is booked under their module
+            # first in and last out, so that what the model's own hooks compute is booked under their module
             stack.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
             stack.callback(module.register_forward_hook(ledger.leave, always_call=True).remove)
         yield
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """Books attention before it is decomposed, which every device and dtype does in its own way."""
+    """Books attention before it is decomposed, which every device and dtype does in its own way.
+
+    ``nn.MultiheadAttention`` is intercepted whole, so its attention is seen only as what it is decomposed to: a kernel,
+    or (on meta) matmuls, which cost the same.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
