@@ -207,8 +207,8 @@ def _of_timing(report: Report) -> list[str]:
     if measured < SHORTFALL * predicted:
         call = report.generation.before.total * timing.clips // max(timing.calls, 1)
         cause = (
-            f"A denoiser call is only {si(call)}MAC: fixed costs per operation outweigh the arithmetic at this size. "
-            "Measure at the frames and resolution you use."
+            f"Likely cause: a denoiser call is only {si(call)}MAC, so small maps and fixed costs per operation "
+            "outweigh the arithmetic. Measure at the frames and resolution you use."
             if call < SMALL_CALL
             else "Likely causes: time goes to memory traffic and other work that MACs do not count, or the smaller "
             "attention maps run less efficiently."
@@ -218,7 +218,7 @@ def _of_timing(report: Report) -> list[str]:
         share = 1 - timing.denoiser.before / timing.end_to_end.before
         found.append(
             f"The denoiser is {measured:.2f}× as fast, a whole generation only {whole:.2f}×: "
-            f"{100 * share:.0f} % of its time is spent outside the denoiser (text encoder, VAE), where nothing was pruned."
+            f"{100 * share:.0f} % of its time goes to what was not pruned (text encoder, VAE)."
         )
     return found
 
