@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 
     from f3core.clock import Gate
     from f3core.plan import PruningPlan
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded pipeline with all that its adapter says of it. ``call``: arguments of every generation."""
+
+    adapter: Adapter
+    pipeline: Any
+    denoisers: Mapping[str, nn.Module]
+    sites: tuple[AttentionSite, ...]
+    call: Mapping[str, Any]
 
 
 class Adapter(ABC):
@@ -47,7 +59,7 @@ class Adapter(ABC):
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
-        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. Noise of row i depends on ``seeds[i]`` only."""
+        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. ``seeds[i]`` alone decides the noise of row i."""
 
     @abstractmethod
     def save(self, pipeline: Any, folder: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from f3core.errors import ModelError, ScoresError
 from f3core.probe import Probe, replaced_forward
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from f3core.plan import Costs
 
 Progress = Callable[[int, int], None]
-Inputs = dict[str, tuple[tuple[Any, ...], dict[str, Any]]]
-"""Arguments of one forward by component"""
+Inputs = dict[str, dict[str, Any]]
+"""Keyword arguments of a forward of one row, by component"""
 
 
 class _Seen(Exception):
@@ -39,7 +41,9 @@ def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[s
     seen: Inputs = {}
 
     def note(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        seen.setdefault(name, (args, kwargs))
+        if name not in seen:
+            batch = adapter.layout(denoisers[name], args, kwargs).batch
+            seen[name] = {k: _one_row(v, batch) for k, v in _named(denoisers[name], args, kwargs).items()}
         if len(seen) == len(denoisers):
             raise _Seen
         return forward(*args, **kwargs)
@@ -47,13 +51,26 @@ def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[s
     with ExitStack() as stack:
         for name, denoiser in denoisers.items():
             stack.enter_context(replaced_forward(denoiser, functools.partial(note, name)))
-        try:
+        with suppress(_Seen):
             adapter.generate(pipeline, [prompt], steps=2, seeds=[0], call=call)
-        except _Seen:
-            pass
     if not seen:
         raise ModelError("generation never called a denoiser; does the adapter name the right components?")
     return seen
+
+
+def _named(denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments by keyword, so that they can be passed on without knowing their order."""
+    positional = zip(inspect.signature(type(denoiser).forward).parameters, (denoiser, *args), strict=False)
+    return {**dict(list(positional)[1:]), **kwargs}
+
+
+def _one_row(value: Any, batch: int) -> Any:
+    """The first of ``batch`` rows of every tensor that has so many."""
+    if isinstance(value, torch.Tensor):
+        return value[:1] if value.ndim and value.shape[0] == batch else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_one_row(v, batch) for v in value)
+    return value
 
 
 def calibrate(

@@ -58,13 +58,12 @@ class AdapterEntry(Entry):
 class SourceEntry:
     """A model that a plugin ships under a short name.
 
-    ``folder`` is where it lies on disk. ``call`` are the arguments its generation needs; a spec may override them.
+    ``folder`` is where it lies on disk. Arguments that its generation needs lie in it as ``f3core.json``.
     """
 
     name: str
     folder: str
     summary: str = ""
-    call: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Hooks:
@@ -95,5 +94,6 @@ class Hooks:
         """Models shipped with the plugin, named by ``model.source``."""
 
     @hookspec(firstresult=True)
-    def f3core_denoiser_classes(self, folder: str) -> Mapping[str, str] | None:
-        """Component name to denoiser class name of a model folder, read without loading it; None if not ours."""
+    def f3core_denoiser_classes(self, source: str) -> Mapping[str, str] | None:
+        """Component name to denoiser class name of a model folder or hub id, read without loading weights; None if not
+        ours. A hub id is asked for only when the model is about to be loaded."""

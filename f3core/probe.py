@@ -97,8 +97,6 @@ class Probe:
         self.levels: list[float] = []
         self.rows: dict[int, int] = {}
         """denoiser rows per step"""
-        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        """arguments of the last forward, for counting its cost"""
 
     @property
     def step(self) -> int:
@@ -121,7 +119,6 @@ class Probe:
         if not self.levels or self.levels[-1] != level:
             self.levels.append(level)
         self.rows[self.step] = self.rows.get(self.step, 0) + self._layout.batch
-        self.inputs = (args, kwargs)
         return forward(*args, **kwargs)
 
     def _around_site(

@@ -112,9 +112,9 @@ class Registry:
             plugin = self._entries[kind][name].plugin
             raise PluginError(f"{kind} {name!r} of plugin {plugin!r} cannot be imported: {error}") from error
 
-    def denoiser_classes(self, folder: str) -> Mapping[str, str] | None:
-        """Denoiser classes of a model folder by component, or None if no plugin knows the folder."""
-        found: Mapping[str, str] | None = self._manager.hook.f3core_denoiser_classes(folder=folder)
+    def denoiser_classes(self, source: str) -> Mapping[str, str] | None:
+        """Denoiser classes of a model folder or hub id by component, or None if no plugin knows it."""
+        found: Mapping[str, str] | None = self._manager.hook.f3core_denoiser_classes(source=source)
         return found
 
     def match_adapter(self, class_names: Iterable[str]) -> AdapterEntry:

@@ -43,7 +43,7 @@ class ModelSpec(_Section):
     device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
     call: dict[str, Any] = Field(
         default_factory=dict,
-        description="arguments of every generation: num_frames, height, width, guidance_scale, ...",
+        description="arguments of every generation: num_frames, height, width, ...",
     )
 
 

@@ -38,30 +38,41 @@ def f3core_adapters() -> list[AdapterEntry]:
 
 
 @hookimpl
-def f3core_denoiser_classes(folder: str) -> Mapping[str, str] | None:
-    """Read ``model_index.json``: components named transformer* or unet* are denoisers."""
-    index = Path(folder) / "model_index.json"
-    if not index.is_file():
-        return None
+def f3core_denoiser_classes(source: str) -> Mapping[str, str] | None:
+    """Read ``model_index.json``, from the hub where there is no such folder."""
+    folder = Path(source)
+    if not folder.is_dir():
+        from f3core_diffusers.hub import model_index
+
+        return _denoisers(model_index(source))
     try:
-        listed = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError:
+        return _denoisers(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return None
+
+
+def _denoisers(index: Mapping[str, Any]) -> dict[str, str]:
+    """Components named transformer* or unet* are denoisers; a pruned one counts as what it was pruned from."""
     return {
-        name: value[1]
-        for name, value in listed.items()
+        name: value[1].removeprefix("Pruned")
+        for name, value in index.items()
         if name.startswith(("transformer", "unet")) and isinstance(value, list) and value[1]
     }
 
 
 def __getattr__(name: str) -> Any:
-    """``PrunedX`` for any diffusers model class ``X``: diffusers asks for it by the name in ``model_index.json``."""
-    if name.startswith("Pruned"):
+    """``PrunedX`` for any diffusers model class ``X``, by the name in ``model_index.json``.
+
+    diffusers also looks up ``ModelMixin`` in the package of a component's class, to learn how to load it.
+    """
+    if name == "ModelMixin" or name.startswith("Pruned"):
         import diffusers
 
-        from f3core_diffusers.pruned import pruned_model_class
-
         base = getattr(diffusers, name.removeprefix("Pruned"), None)
-        if base is not None:
+        if base is not None and name.startswith("Pruned"):
+            from f3core_diffusers.pruned import pruned_model_class
+
             return pruned_model_class(base)
+        if base is not None:
+            return base
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

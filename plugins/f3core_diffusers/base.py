@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.models.attention_dispatch import attention_backend
@@ -20,6 +21,10 @@ from f3core.segments import argument
 from f3core_diffusers.pruned import CONFIG_KEY, pruned_model_class
 
 
+# diffusers renamed the argument; older versions ignore the new name with a warning.
+_DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
+
+
 class DiffusersAdapter(Adapter):
     """Base of every adapter in this package. ``components`` are the names a pipeline may give its denoisers."""
 
@@ -30,7 +35,7 @@ class DiffusersAdapter(Adapter):
         if folder.exists() and not (folder / "model_index.json").is_file():
             raise ModelError(f"{source}: no model_index.json in it; give the folder that save_pretrained wrote")
         try:
-            pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype or torch.float32)
+            pipeline = DiffusionPipeline.from_pretrained(source, **{_DTYPE: dtype or torch.float32})
         except (OSError, ValueError) as error:
             where = "could not be loaded" if folder.exists() else "is no folder here and could not be had from the hub"
             raise ModelError(f"{source}: {where}: {error}") from error
@@ -52,9 +57,11 @@ class DiffusersAdapter(Adapter):
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        made = pipeline(
-            prompt=list(prompts), num_inference_steps=steps, generator=generators, output_type="pt", **dict(call)
-        )
+        arguments = {"num_inference_steps": steps, "generator": generators, "output_type": "pt", **dict(call)}
+        try:
+            made = pipeline(prompt=list(prompts), **arguments)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{type(pipeline).__name__} refused to generate: {error}; see model.call") from error
         frames: torch.Tensor = made.frames
         return frames.float().cpu().clamp(0, 1)
 

@@ -6,7 +6,7 @@ and low-memory loading are diffusers' own.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from diffusers import ModelMixin
@@ -50,7 +50,7 @@ class PrunedModel(Pruned):
         return (model, info) if wants_info else model
 
 
-@lru_cache(maxsize=None)
+@cache
 def pruned_model_class(base: type[ModelMixin]) -> type[ModelMixin]:
     """The pruned class of a diffusers model class, as this package offers it under ``Pruned<name>``."""
     body = {"__module__": __package__, "f3_base": base}

@@ -1,0 +1,263 @@
+"""The pipeline: spec → sites → scores → plan → surgery → measurement → report and pruned model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from f3core import figures, report
+from f3core.adapter import Adapter, Model
+from f3core.calibration import Inputs, calibrate, capture_inputs
+from f3core.errors import ModelError, PlanError, suggest
+from f3core.flops import costs
+from f3core.job import CALL_FILE, Job, match_classes, resolve
+from f3core.measure import measure
+from f3core.meta import share_copy
+from f3core.method import PlanRequest
+from f3core.plan import Costs, PruningPlan
+from f3core.registry import Registry, installed
+from f3core.report import Report
+from f3core.scores import Scores
+from f3core.sites import AttentionSite, Removal
+from f3core.spec import Spec, SpecFile, load_spec, parse_spec
+from f3core.surgery import apply_plan_
+from f3core.workspace import workspace
+
+Listener = Callable[[str, int, int], None]
+"""Hears (what is done, how many, of how many)."""
+
+SCORES, PLAN, SPEC = "scores.safetensors", "plan.json", "spec.yaml"
+
+
+def silent(task: str, done: int, total: int) -> None:
+    """The listener of those who want to hear nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `apply` made. ``pipeline`` is the pruned one, ready to generate; ``folder`` holds everything."""
+
+    report: Report
+    plan: PruningPlan
+    scores: Scores
+    pipeline: Any
+    folder: Path
+
+
+def apply(
+    spec: str | Path | Spec | SpecFile,
+    *,
+    pipeline: Any = None,
+    output: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    scores: Scores | None = None,
+    resume: bool = False,
+    listener: Listener = silent,
+    registry: Registry | None = None,
+) -> Result:
+    """Prune a model as a spec says and write it, with everything that was measured, to the spec's output folder.
+
+    ``pipeline``: one already loaded, instead of the spec's source; it is not altered. ``scores``: of an earlier run,
+    instead of calibrating. ``overrides``: ``prune.ratio=0.3``-like. ``resume``: go on with an interrupted run.
+
+    Raises `SpecError` before anything is loaded when the spec is wrong, `OutputError` when the output is in the way,
+    and other `F3Error` where a model does not do what its adapter says.
+    """
+    file = as_file(spec, overrides)
+    job = resolve(file, registry or installed(), output=output, given_model=pipeline is not None)
+    with workspace(job.output, _identity(job, pipeline), resume=resume) as work:
+        model = load(job, pipeline)
+        inputs = capture_inputs(model.adapter, model.pipeline, job.prompts(1, file.spec.calibrate.seed)[0], model.call)
+        if scores is None:
+            scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
+        plan = make_plan(job, model.adapter, model.sites, scores)
+        pruned = prune(model, plan)
+        model.adapter.save(pruned, work.folder / "model")
+        _carry_call(model, work.folder / "model")
+        scores.save(work.folder / SCORES)
+        plan.save(work.folder / PLAN)
+        (work.folder / SPEC).write_text(file.text, encoding="utf-8")
+        measured = measure(job, model, pruned, plan, scores, inputs, work.folder, listener)
+        finished = _report(job, model, plan, scores, measured, work.folder)
+        report.save(finished, work.folder)
+        work.finish()
+    return Result(finished, plan, scores, pruned, job.output)
+
+
+def as_file(spec: str | Path | Spec | SpecFile, overrides: Iterable[str] = ()) -> SpecFile:
+    """A spec in any form as a `SpecFile`. Raises `SpecError`."""
+    if isinstance(spec, SpecFile):
+        return parse_spec(spec.text, spec.name, (*spec.overrides, *overrides)) if list(overrides) else spec
+    if isinstance(spec, Spec):
+        text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)  # JSON is YAML
+        return parse_spec(text, "<Spec>", overrides)
+    return load_spec(spec, overrides)
+
+
+def load(job: Job, pipeline: Any = None) -> Model:
+    """Load the job's model, or take the given pipeline, and find its sites."""
+    spec = job.file.spec.model
+    if pipeline is None:
+        adapter = _adapter_for_source(job)
+        device = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = getattr(torch, spec.dtype) if spec.dtype else None
+        pipeline = adapter.load(job.source, dtype=dtype, device=torch.device(device))
+    else:
+        adapter = _adapter_for_pipeline(job, pipeline)
+    denoisers = adapter.denoisers(pipeline)
+    if not denoisers:
+        raise ModelError(f"{job.source}: adapter {adapter.name!r} finds no denoiser in {type(pipeline).__name__}")
+    for denoiser in denoisers.values():
+        denoiser.eval()
+    sites = tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
+    return Model(adapter, pipeline, denoisers, sites, job.call)
+
+
+def score(
+    job: Job,
+    model: Model,
+    inputs: Inputs,
+    *,
+    folder: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+    listener: Listener = silent,
+) -> Scores:
+    """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run."""
+    spec = job.file.spec.calibrate
+    with model.adapter.observable(model.pipeline):
+        priced = costs(model.adapter, model.denoisers, inputs)
+    prompts = job.prompts(spec.num_prompts, spec.seed)
+    return calibrate(
+        model.adapter,
+        model.pipeline,
+        prompts,
+        steps=spec.steps,
+        seed=spec.seed,
+        call=model.call,
+        target=job.file.spec.prune.target,
+        stride=spec.query_stride,
+        identity=_calibration_identity(job, prompts),
+        costs=priced,
+        folder=folder,
+        shard=shard,
+        progress=lambda done, total: listener("Scoring prompts", done, total),
+    )
+
+
+def make_plan(job: Job, adapter: Adapter, sites: Sequence[AttentionSite], scores: Scores) -> PruningPlan:
+    """The plan of the spec's method. Needs no weights: sites and costs may come with saved scores."""
+    spec = job.file.spec.prune
+    if scores.header.adapter != adapter.name:
+        raise PlanError(f"the scores are of adapter {scores.header.adapter!r}, the model's is {adapter.name!r}")
+    if scores.header.costs is None:
+        raise PlanError("the scores carry no costs; score the model again")
+    removals: dict[str, Removal] = {}
+    for site in sites:
+        listed = site.removals.get(spec.target, ())
+        if not listed:
+            continue
+        if spec.removal is not None and spec.removal not in listed:
+            allowed = suggest(str(spec.removal), map(str, listed))
+            raise PlanError(f"{site.fqn} cannot lose {spec.target} by {spec.removal}; {allowed}")
+        removals[site.fqn] = spec.removal or listed[0]
+    return job.registry.make("method", spec.method).plan(  # type: ignore[no-any-return]
+        PlanRequest(
+            adapter=adapter.name,
+            sites=tuple(sites),
+            scores=scores,
+            costs=Costs.model_validate(scores.header.costs),
+            target=spec.target,
+            axis=job.axis(adapter),
+            removals=removals,
+            criterion=job.registry.make("criterion", spec.criterion),
+            ratio=spec.ratio,
+            step_ranges=spec.step_ranges,
+            seed=spec.seed,
+        )
+    )
+
+
+def prune(model: Model, plan: PruningPlan) -> Any:
+    """A pruned pipeline that shares every remaining weight with the model's, which stays as it is."""
+    pruned = {name: share_copy(denoiser) for name, denoiser in model.denoisers.items()}
+    for name, denoiser in pruned.items():
+        apply_plan_(denoiser, plan, model.adapter, name)
+    return model.adapter.with_denoisers(model.pipeline, pruned)
+
+
+# --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _adapter_for_source(job: Job) -> Adapter:
+    if job.adapter is not None:
+        adapter: Adapter = job.registry.make("adapter", job.adapter.name)
+        return adapter
+    classes = job.registry.denoiser_classes(job.source)
+    if not classes:
+        raise ModelError(f"{job.source}: no plugin knows this model; is the id right, and the hub reachable?")
+    found: Adapter = job.registry.make("adapter", match_classes(job.registry, classes).name)
+    return found
+
+
+def _adapter_for_pipeline(job: Job, pipeline: Any) -> Adapter:
+    if job.adapter is not None:
+        adapter: Adapter = job.registry.make("adapter", job.adapter.name)
+        return adapter
+    parts = getattr(pipeline, "components", None) or vars(pipeline)
+    known = {c for r in job.registry.registered("adapter") for c in r.entry.model_classes}
+    for part in parts.values():
+        names = [cls.__name__ for cls in type(part).__mro__]
+        if known & set(names):
+            found: Adapter = job.registry.make("adapter", job.registry.match_adapter(names).name)
+            return found
+    raise ModelError(f"no component of {type(pipeline).__name__} is a model that an adapter matches; set model.adapter")
+
+
+def _calibration_identity(job: Job, prompts: Sequence[str]) -> dict[str, Any]:
+    spec = job.file.spec
+    return {
+        "source": spec.model.source,
+        "dtype": spec.model.dtype,
+        "call": json.dumps(dict(job.call), sort_keys=True, default=str),
+        "steps": spec.calibrate.steps,
+        "seed": spec.calibrate.seed,
+        "query_stride": spec.calibrate.query_stride,
+        "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
+    }
+
+
+def _identity(job: Job, pipeline: Any) -> dict[str, Any]:
+    dumped = job.file.spec.model_dump(mode="json")
+    dumped.pop("output")
+    return {"spec": dumped, "pipeline": type(pipeline).__name__ if pipeline is not None else None}
+
+
+def _carry_call(model: Model, folder: Path) -> None:
+    """A pruned folder generates with the same arguments by default."""
+    if model.call:
+        text = json.dumps({"call": dict(model.call)}, indent=2, default=str) + "\n"
+        (folder / CALL_FILE).write_text(text, encoding="utf-8")
+
+
+def _report(
+    job: Job, model: Model, plan: PruningPlan, scores: Scores, measured: Mapping[str, Any], folder: Path
+) -> Report:
+    figure = folder / "attention.png"
+    figures.attention_bars(scores, plan, figure)
+    return Report(
+        date=report.now(),
+        versions=report.library_versions(),
+        machine=report.machine(),
+        command=" ".join(["f3core apply", job.file.name, *(f"--set {o}" for o in job.file.overrides)]),
+        spec=job.file.name,
+        source=job.file.spec.model.source,
+        plan=report.PlanSummary.of(plan),
+        figure=figure.name,
+        **measured,
+    )

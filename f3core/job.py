@@ -1,0 +1,179 @@
+"""`Job`: a spec with every name in it looked up. All that can be refused without loading a model is refused here."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, suggest
+from f3core.hookspecs import AdapterEntry
+from f3core.registry import Registry
+from f3core.sites import PruningAxis
+from f3core.spec import SpecFile
+
+if TYPE_CHECKING:
+    from f3core.adapter import Adapter
+
+CALL_FILE = "f3core.json"
+"""In a model folder: ``{"call": {...}}``, arguments its generation needs; a spec's ``model.call`` overrides them."""
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A resolved spec. ``adapter`` is None only for a hub id, whose classes are not known before it is fetched."""
+
+    file: SpecFile
+    registry: Registry
+    source: str
+    local: bool
+    adapter: AdapterEntry | None
+    call: Mapping[str, Any]
+    output: Path
+
+    def axis(self, adapter: Adapter) -> PruningAxis:
+        """The spec's axis, or the adapter's own."""
+        return self.file.spec.prune.axis or adapter.default_axis
+
+    def prompts(self, count: int, seed: int) -> list[str]:
+        """``count`` prompts from the spec's prompt set or file, chosen by ``seed``."""
+        name = self.file.spec.calibrate.prompts
+        if name in self.registry.names("prompt set"):
+            made: list[str] = self.registry.make("prompt set", name).prompts(count, seed)
+            return made
+        lines = _prompt_lines(self.file, name)
+        shuffled = [lines[i] for i in random.Random(seed).sample(range(len(lines)), len(lines))]
+        return [shuffled[i % len(shuffled)] for i in range(count)]
+
+
+def resolve(file: SpecFile, registry: Registry, *, output: str | Path | None = None, given_model: bool = False) -> Job:
+    """Look up every name of a spec; imports no torch and loads no model.
+
+    ``given_model``: the caller holds the pipeline already, so the source need not exist. Raises `SpecError` listing
+    every problem found.
+    """
+    spec, problems = file.spec, list[str]()
+
+    def check(path: tuple[str | int, ...], kind: str, name: str) -> None:
+        try:
+            registry.entry(kind, name)
+        except PluginError as error:
+            problems.extend(file.error(path, str(error)).problems)
+
+    check(("prune", "method"), "method", spec.prune.method)
+    check(("prune", "criterion"), "criterion", spec.prune.criterion)
+    if spec.model.adapter is not None:
+        check(("model", "adapter"), "adapter", spec.model.adapter)
+    for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
+        check(("evaluate", "metrics", i), "metric", metric)
+
+    def attempt(work: Any, *args: Any, default: Any = None) -> Any:
+        try:
+            return work(*args)
+        except SpecError as error:
+            problems.extend(error.problems)
+            return default
+
+    if spec.calibrate.prompts not in registry.names("prompt set"):
+        attempt(_prompt_lines, file, spec.calibrate.prompts, registry)
+    source, local = attempt(_source, file, registry, given_model, default=("", False))
+    entry = attempt(_adapter, file, registry, source, local, given_model, default=None) if not problems else None
+    if entry is not None:
+        attempt(_check_removal, file, entry)
+    target = Path(output if output is not None else spec.output)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        message = f"{target} is there already and is not overwritten; give another output, or remove it"
+        problems.extend([f"--output {message}"] if output is not None else file.error(("output",), message).problems)
+    if problems:
+        raise SpecError(problems)
+    call = {**_default_call(file, Path(source) if local else None), **spec.model.call}
+    return Job(file, registry, source, local, entry, call, target)
+
+
+def _source(file: SpecFile, registry: Registry, given_model: bool) -> tuple[str, bool]:
+    """What to load, and whether it lies on this machine."""
+    name = file.spec.model.source
+    if name in registry.names("source"):
+        return str(registry.entry("source", name).folder), True
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser()), True
+    if given_model or (_HUB_ID.match(name) and not name.startswith(".")):
+        return name, False
+    raise file.error(
+        ("model", "source"),
+        f"{name!r} is no folder here, no hub id (owner/name) and no registered model; "
+        f"{suggest(name, registry.names('source'))}",
+    )
+
+
+def _adapter(file: SpecFile, registry: Registry, source: str, local: bool, given_model: bool) -> AdapterEntry | None:
+    named = file.spec.model.adapter
+    if named is not None:
+        entry: AdapterEntry = registry.entry("adapter", named)
+        return entry
+    if not local or given_model:
+        return None
+    classes = registry.denoiser_classes(source)
+    if not classes:
+        raise file.error(("model", "source"), f"{source} holds no model that a plugin knows (no model_index.json)")
+    try:
+        return match_classes(registry, classes)
+    except PluginError as error:
+        raise file.error(("model", "source"), str(error)) from error
+
+
+def match_classes(registry: Registry, classes: Mapping[str, str]) -> AdapterEntry:
+    """The one adapter of all denoisers of a model. Raises `AdapterMatchError` for none, several, or a mixture."""
+    entries = {component: registry.match_adapter([name]) for component, name in classes.items()}
+    if len({entry.name for entry in entries.values()}) > 1:
+        each = ", ".join(f"{component}: {entry.name}" for component, entry in entries.items())
+        raise AdapterMatchError(f"the denoisers belong to different adapters ({each}); name one as model.adapter")
+    return next(iter(entries.values()))
+
+
+def _check_removal(file: SpecFile, entry: AdapterEntry) -> None:
+    prune = file.spec.prune
+    allowed = entry.removals.get(prune.target, ())
+    if not allowed:
+        kinds = ", ".join(map(str, entry.removals))
+        message = f"no site of adapter {entry.name!r} can lose {prune.target}; allowed: {kinds}"
+        raise file.error(("prune", "target"), message)
+    if prune.removal is not None and prune.removal not in allowed:
+        raise file.error(
+            ("prune", "removal"),
+            f"sites of adapter {entry.name!r} cannot lose {prune.target} by {prune.removal}; "
+            f"{suggest(str(prune.removal), map(str, allowed))}",
+        )
+
+
+def _prompt_lines(file: SpecFile, name: str, registry: Registry | None = None) -> list[str]:
+    path = Path(name)
+    known = registry.names("prompt set") if registry else []
+    if not path.is_file():
+        raise file.error(
+            ("calibrate", "prompts"), f"{name!r} is neither a text file here nor a prompt set; {suggest(name, known)}"
+        )
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise file.error(("calibrate", "prompts"), f"{name}: cannot be read as text: {error}") from error
+    if not lines:
+        raise file.error(("calibrate", "prompts"), f"{name} holds no prompt; write one a line")
+    return lines
+
+
+def _default_call(file: SpecFile, folder: Path | None) -> dict[str, Any]:
+    path = folder / CALL_FILE if folder else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        call = json.loads(path.read_text(encoding="utf-8"))["call"]
+        return dict(call)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise F3Error(f'{path}: must be JSON of the form {{"call": {{...}}}}: {error}') from error

@@ -1,0 +1,178 @@
+"""What pruning changed: MACs counted, parameters, bytes, seconds, memory and quality, before and after."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from f3core import evaluate, figures
+from f3core.adapter import Model
+from f3core.calibration import Inputs
+from f3core.flops import MacCount, count
+from f3core.footprint import folder_bytes, model_size, peak_memory
+from f3core.meta import meta_copy, on_meta
+from f3core.plan import Costs, PruningPlan
+from f3core.report import Counts, Macs, MacsChange, Quality
+from f3core.scores import Scores
+from f3core.sites import AttentionKind
+from f3core.surgery import Pruned
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from f3core.job import Job
+
+Listener = Callable[[str, int, int], None]
+
+
+def measure(
+    job: Job,
+    model: Model,
+    pruned: Any,
+    plan: PruningPlan,
+    scores: Scores,
+    inputs: Inputs,
+    folder: Path,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Fields of a `Report`, by name. Writes before/after clips into ``folder``, where ``model/`` is saved already."""
+    with model.adapter.observable(pruned):
+        forwards, generation = count_change(model, pruned, plan, scores, inputs)
+    after = model.adapter.denoisers(pruned)
+    sizes = [folder_bytes(folder / "model", name) or 0 for name in after]
+    fields: dict[str, Any] = {
+        "forwards": forwards,
+        "generation": generation,
+        "parameters": Counts(before=model_size(model.adapter, model.pipeline), after=model_size(model.adapter, pruned)),
+        "disk": Counts(before=sum(map(tensor_bytes, model.denoisers.values())), after=sum(sizes)),
+    }
+    return fields | _run_both(job, model, pruned, folder, listener)
+
+
+def tensor_bytes(module: nn.Module) -> int:
+    """Bytes of a module's state dict, shared tensors once: what its safetensors hold."""
+    return sum({t.data_ptr() or id(t): t.nbytes for t in module.state_dict().values()}.values())
+
+
+def count_change(
+    model: Model, pruned: Any, plan: PruningPlan, scores: Scores, inputs: Inputs
+) -> tuple[dict[str, MacsChange], MacsChange]:
+    """MACs before, predicted and counted: of one forward by component, and of one generation.
+
+    A component's forward is told for the step range that prunes most. One count per distinct gate state.
+    """
+    costs = Costs.model_validate(scores.header.costs)
+    forwards: dict[str, MacsChange] = {}
+    whole_before, whole_after = Counter[str](), Counter[str]()
+    for name, denoiser in model.adapter.denoisers(pruned).items():
+        before = _kinds(costs, name)
+        gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(name + ".")}
+        states = [frozenset(f for f, ranges in gates.items() if i in ranges) for i in range(len(plan.step_ranges))]
+        counted = {
+            state: _count_state(model, denoiser, name, inputs, states.index(state)) for state in dict.fromkeys(states)
+        }
+        for index, state in enumerate(states):
+            rows = plan.passes[name][index]
+            _add_(whole_before, before, rows)
+            _add_(whole_after, _macs(counted[state]), rows)
+        most = min(counted, key=lambda state: counted[state].total)
+        saved = sum(costs.saved(fqn, plan.target, plan.removals[fqn]) for fqn in most)
+        forwards[name] = MacsChange(
+            before=before, predicted=Macs(total=before.total - saved), counted=_macs(counted[most])
+        )
+    return forwards, MacsChange(
+        before=_total(whole_before), predicted=Macs(total=plan.macs_after), counted=_total(whole_after)
+    )
+
+
+def _count_state(model: Model, denoiser: nn.Module, name: str, inputs: Inputs, step_range: int) -> MacCount:
+    copy, given = meta_copy(denoiser), on_meta(dict(inputs[name]))
+    if not isinstance(copy, Pruned):
+        return count(copy, given, model.adapter, name)
+    with copy.f3_clock.hold(step_range):
+        return count(copy, given, model.adapter, name)
+
+
+def _kinds(costs: Costs, component: str) -> Macs:
+    kinds: Counter[AttentionKind] = Counter()
+    for fqn, site in costs.sites.items():
+        if fqn.startswith(component + "."):
+            kinds.update(site.maps)
+    return Macs(total=costs.forward[component], kinds=dict(kinds))
+
+
+def _macs(counted: MacCount) -> Macs:
+    return Macs(total=counted.total, kinds=dict(counted.kinds))
+
+
+def _add_(total: Counter[str], macs: Macs, rows: int) -> None:
+    total.update({"total": macs.total * rows, **{str(k): n * rows for k, n in macs.kinds.items()}})
+
+
+def _total(sums: Mapping[str, int]) -> Macs:
+    kinds = {AttentionKind(k): n for k, n in sums.items() if k != "total"}
+    return Macs(total=sums["total"], kinds=kinds)
+
+
+def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Listener) -> dict[str, Any]:
+    spec = job.file.spec.evaluate
+    if spec is None:
+        return {}
+    steps = spec.steps or job.file.spec.calibrate.steps
+    prompts = job.prompts(spec.num_clips, spec.seed)
+    seeds = [spec.seed * 1_000_003 + i for i in range(len(prompts))]
+
+    def clips(pipeline: Any, title: str) -> evaluate.Generation:
+        return evaluate.generate(
+            model.adapter,
+            pipeline,
+            prompts,
+            steps=steps,
+            seeds=seeds,
+            call=model.call,
+            batch_size=spec.batch_size,
+            progress=lambda done, total: listener(title, done, total),
+        )
+
+    before, after = clips(model.pipeline, "Generating, before"), clips(pruned, "Generating, after")
+    metrics = [job.registry.make("metric", name) for name in spec.metrics]
+    quality_before = evaluate.quality(metrics, before.clips, prompts)
+    quality_after = evaluate.quality(metrics, after.clips, prompts)
+    shown = slice(0, 6)
+    gif, mp4 = figures.side_by_side(before.clips[shown], after.clips[shown], prompts[shown], folder)
+    fields: dict[str, Any] = {
+        "clips": len(prompts),
+        "damage": evaluate.damage(before.clips, after.clips),
+        "gif": gif.name,
+        "mp4": mp4.name,
+        "quality": {
+            metric.name: Quality(
+                before=quality_before[metric.name],
+                after=quality_after[metric.name],
+                higher_is_better=metric.higher_is_better,
+            )
+            for metric in metrics
+        },
+    }
+
+    def one(pipeline: Any) -> Callable[[], Any]:
+        return lambda: model.adapter.generate(pipeline, prompts[:1], steps=steps, seeds=seeds[:1], call=model.call)
+
+    if spec.timing_pairs:
+        batch = [prompts[i % len(prompts)] for i in range(spec.timing_batch)]
+        fields["timing"] = evaluate.paired_timing(
+            model.adapter,
+            model.pipeline,
+            pruned,
+            batch,
+            steps=steps,
+            seeds=[seeds[0] + i for i in range(len(batch))],
+            call=model.call,
+            pairs=spec.timing_pairs,
+            progress=lambda done, total: listener("Timing pairs", done, total),
+        )
+        fields["memory_before"] = peak_memory(one(model.pipeline))[1]
+        fields["memory_after"] = peak_memory(one(pruned))[1]
+    return fields
