@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from f3core.errors import PlanError
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, PruningAxis, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,6 @@ class Adapter(ABC):
     """
 
     name: ClassVar[str]
-    default_axis: ClassVar[PruningAxis] = PruningAxis.LAYER
 
     # --- the pipeline -------------------------------------------------------------------------------------------
 

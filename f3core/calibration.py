@@ -197,6 +197,11 @@ def _gather(
         levels=tuple(levels),
         passes=passes,
         drift_target=target,
+        removals={
+            site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()}
+            for component in sites.values()
+            for site in component
+        },
         identity=dict(identity),
         costs=costs.model_dump(mode="json") if costs else None,
     )

@@ -14,17 +14,16 @@ import torch
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
 from f3core.calibration import Inputs, calibrate, capture_inputs
-from f3core.errors import ModelError, PlanError, suggest
+from f3core.errors import ModelError
 from f3core.flops import costs
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import measure
 from f3core.meta import share_copy
-from f3core.method import PlanRequest
-from f3core.plan import Costs, PruningPlan
+from f3core.plan import PruningPlan
+from f3core.planning import make_plan
 from f3core.registry import Registry, installed
 from f3core.report import Report
 from f3core.scores import Scores
-from f3core.sites import AttentionSite, Removal
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
 from f3core.surgery import apply_plan_
 from f3core.workspace import workspace
@@ -76,7 +75,7 @@ def apply(
         inputs = capture_inputs(model.adapter, model.pipeline, job.prompts(1, file.spec.calibrate.seed)[0], model.call)
         if scores is None:
             scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
-        plan = make_plan(job, model.adapter, model.sites, scores)
+        plan = make_plan(job, scores)
         pruned = prune(model, plan)
         model.adapter.save(pruned, work.folder / "model")
         _carry_call(model, work.folder / "model")
@@ -147,39 +146,6 @@ def score(
         folder=folder,
         shard=shard,
         progress=lambda done, total: listener("Scoring prompts", done, total),
-    )
-
-
-def make_plan(job: Job, adapter: Adapter, sites: Sequence[AttentionSite], scores: Scores) -> PruningPlan:
-    """The plan of the spec's method. Needs no weights: sites and costs may come with saved scores."""
-    spec = job.file.spec.prune
-    if scores.header.adapter != adapter.name:
-        raise PlanError(f"the scores are of adapter {scores.header.adapter!r}, the model's is {adapter.name!r}")
-    if scores.header.costs is None:
-        raise PlanError("the scores carry no costs; score the model again")
-    removals: dict[str, Removal] = {}
-    for site in sites:
-        listed = site.removals.get(spec.target, ())
-        if not listed:
-            continue
-        if spec.removal is not None and spec.removal not in listed:
-            allowed = suggest(str(spec.removal), map(str, listed))
-            raise PlanError(f"{site.fqn} cannot lose {spec.target} by {spec.removal}; {allowed}")
-        removals[site.fqn] = spec.removal or listed[0]
-    return job.registry.make("method", spec.method).plan(  # type: ignore[no-any-return]
-        PlanRequest(
-            adapter=adapter.name,
-            sites=tuple(sites),
-            scores=scores,
-            costs=Costs.model_validate(scores.header.costs),
-            target=spec.target,
-            axis=job.axis(adapter),
-            removals=removals,
-            criterion=job.registry.make("criterion", spec.criterion),
-            ratio=spec.ratio,
-            step_ranges=spec.step_ranges,
-            seed=spec.seed,
-        )
     )
 
 

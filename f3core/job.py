@@ -8,16 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.registry import Registry
-from f3core.sites import PruningAxis
 from f3core.spec import SpecFile
-
-if TYPE_CHECKING:
-    from f3core.adapter import Adapter
 
 CALL_FILE = "f3core.json"
 """In a model folder: ``{"call": {...}}``, arguments its generation needs; a spec's ``model.call`` overrides them."""
@@ -36,10 +32,6 @@ class Job:
     adapter: AdapterEntry | None
     call: Mapping[str, Any]
     output: Path
-
-    def axis(self, adapter: Adapter) -> PruningAxis:
-        """The spec's axis, or the adapter's own."""
-        return self.file.spec.prune.axis or adapter.default_axis
 
     def prompts(self, count: int, seed: int) -> list[str]:
         """``count`` prompts from the spec's prompt set or file, chosen by ``seed``."""

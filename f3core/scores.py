@@ -49,6 +49,7 @@ class ScoresHeader:
 
     ``levels``: noise level of every step, noisy to clean. ``passes``: denoiser rows per step of one clip, by
     component. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift`` measures.
+    ``removals``: what each site can lose and how, by fqn and kind, the default first.
     ``identity``: what else must agree for scores to be of one calibration (model, steps, seed, query stride).
     ``costs``: the model's `Costs` as JSON, so that a plan needs no weights.
     """
@@ -59,6 +60,7 @@ class ScoresHeader:
     levels: tuple[float, ...]
     passes: Mapping[str, tuple[int, ...]]
     drift_target: AttentionKind
+    removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
 
@@ -75,6 +77,9 @@ class ScoresHeader:
         data["drift_target"] = AttentionKind(data["drift_target"])
         for name in ("sites", "heads", "levels"):
             data[name] = tuple(data[name])
+        data["removals"] = {
+            site: {kind: tuple(ways) for kind, ways in kinds.items()} for site, kinds in data["removals"].items()
+        }
         data["passes"] = {component: tuple(rows) for component, rows in data["passes"].items()}
         return cls(**data)
 

@@ -1,0 +1,57 @@
+"""From a job and its scores to a plan, without weights or torch: sites and costs come with the scores."""
+
+from __future__ import annotations
+
+from f3core.errors import PlanError, suggest
+from f3core.hookspecs import AdapterEntry
+from f3core.job import Job
+from f3core.method import Method, PlanRequest
+from f3core.plan import Costs, PruningPlan
+from f3core.scores import Scores, ScoresHeader
+from f3core.sites import AttentionKind, AttentionSite, Removal
+
+
+def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
+    """The sites that were scored, as far as a plan needs to know them: where they are and what they can lose."""
+    sites = []
+    for index, fqn in enumerate(header.sites):
+        component, _, path = fqn.partition(".")
+        removals = {
+            AttentionKind(kind): tuple(map(Removal, ways)) for kind, ways in header.removals.get(fqn, {}).items()
+        }
+        sites.append(AttentionSite(component, path, index, kinds=tuple(removals), removals=removals))
+    return tuple(sites)
+
+
+def make_plan(job: Job, scores: Scores) -> PruningPlan:
+    """The plan of the spec's method. Raises `PlanError` when a site cannot lose what the spec asks for."""
+    spec, header = job.file.spec.prune, scores.header
+    if header.costs is None:
+        raise PlanError("the scores carry no costs; score the model again")
+    sites = scored_sites(header)
+    removals: dict[str, Removal] = {}
+    for site in sites:
+        listed = site.removals.get(spec.target, ())
+        if not listed:
+            continue
+        if spec.removal is not None and spec.removal not in listed:
+            allowed = suggest(str(spec.removal), map(str, listed))
+            raise PlanError(f"{site.fqn} cannot lose {spec.target} by {spec.removal}; {allowed}")
+        removals[site.fqn] = spec.removal or listed[0]
+    entry: AdapterEntry = job.registry.entry("adapter", header.adapter)
+    method: Method = job.registry.make("method", spec.method)
+    return method.plan(
+        PlanRequest(
+            adapter=header.adapter,
+            sites=sites,
+            scores=scores,
+            costs=Costs.model_validate(header.costs),
+            target=spec.target,
+            axis=spec.axis or entry.default_axis,
+            removals=removals,
+            criterion=job.registry.make("criterion", spec.criterion),
+            ratio=spec.ratio,
+            step_ranges=spec.step_ranges,
+            seed=spec.seed,
+        )
+    )
