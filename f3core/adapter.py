@@ -58,7 +58,7 @@ class Adapter(ABC):
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
-        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. ``seeds[i]`` alone decides the noise of row i."""
+        """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. ``seeds[i]`` alone decides row i's noise."""
 
     @abstractmethod
     def save(self, pipeline: Any, folder: Path) -> None:

@@ -35,7 +35,7 @@ class _Seen(Exception):
 def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[str, Any]) -> Inputs:
     """The arguments with which generation calls each denoiser, from a generation that is cut short.
 
-    Two steps are enough to meet every denoiser of a two-stage model; one that still does not run is left out.
+    Two steps are enough to meet every denoiser of a two-stage model. Raises `ModelError` for one that does not run.
     """
     denoisers = adapter.denoisers(pipeline)
     seen: Inputs = {}
@@ -53,8 +53,9 @@ def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[s
             stack.enter_context(replaced_forward(denoiser, functools.partial(note, name)))
         with suppress(_Seen):
             adapter.generate(pipeline, [prompt], steps=2, seeds=[0], call=call)
-    if not seen:
-        raise ModelError("generation never called a denoiser; does the adapter name the right components?")
+    for name in denoisers:
+        if name not in seen:
+            raise ModelError(f"generation never called {name}; does the adapter name the right components?")
     return seen
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ import torch
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
 from f3core.calibration import Inputs, calibrate, capture_inputs
-from f3core.errors import ModelError
+from f3core.errors import ModelError, OutputError
 from f3core.flops import costs
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import measure
@@ -72,7 +75,7 @@ def apply(
     job = resolve(file, registry or installed(), output=output, given_model=pipeline is not None)
     with workspace(job.output, _identity(job, pipeline), resume=resume) as work:
         model = load(job, pipeline)
-        inputs = capture_inputs(model.adapter, model.pipeline, job.prompts(1, file.spec.calibrate.seed)[0], model.call)
+        inputs = inputs_of(job, model)
         if scores is None:
             scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
         plan = make_plan(job, scores)
@@ -87,6 +90,44 @@ def apply(
         report.save(finished, work.folder)
         work.finish()
     return Result(finished, plan, scores, pruned, job.output)
+
+
+def plan_only(
+    file: SpecFile, *, pipeline: Any = None, scores: Scores | None = None, listener: Listener = silent
+) -> PruningPlan:
+    """The plan that `apply` would carry out; nothing is written."""
+    job = resolve(file, installed(), given_model=pipeline is not None)
+    if scores is None:
+        model = load(job, pipeline)
+        scores = score(job, model, inputs_of(job, model), listener=listener)
+    return make_plan(job, scores)
+
+
+def score_only(
+    file: SpecFile,
+    *,
+    output: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+    resume: bool = False,
+    listener: Listener = silent,
+) -> tuple[Path, Scores]:
+    """Score a model (or one shard of the prompts) and save the scores to ``output``, a file; returns both.
+
+    Left out, the file lies beside the spec's output folder. Raises `OutputError` when it is there already.
+    """
+    job = resolve(file, installed(), check_output=False)
+    part = "" if shard[1] == 1 else f"-{shard[0]}-of-{shard[1]}"
+    path = output or job.output.with_name(f"{job.output.name}.scores{part}.safetensors")
+    if path.exists():
+        raise OutputError(f"{path} is there already and is not overwritten; give another --output, or remove it")
+    with workspace(path, {**_identity(job, None), "shard": shard}, resume=resume) as work:
+        model = load(job)
+        folder = work.scratch / "calibration"
+        scores = score(job, model, inputs_of(job, model), folder=folder, shard=shard, listener=listener)
+        scores.save(work.folder / SCORES)
+        os.replace(work.folder / SCORES, path)
+        shutil.rmtree(work.folder)
+    return path, scores
 
 
 def as_file(spec: str | Path | Spec | SpecFile, overrides: Iterable[str] = ()) -> SpecFile:
@@ -157,6 +198,12 @@ def prune(model: Model, plan: PruningPlan) -> Any:
     return model.adapter.with_denoisers(model.pipeline, pruned)
 
 
+def inputs_of(job: Job, model: Model) -> Inputs:
+    """Arguments of one forward of each denoiser, as the spec makes it generate."""
+    prompt = job.prompts(1, job.file.spec.calibrate.seed)[0]
+    return capture_inputs(model.adapter, model.pipeline, prompt, model.call)
+
+
 # --- helpers --------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +267,7 @@ def _report(
         date=report.now(),
         versions=report.library_versions(),
         machine=report.machine(),
-        command=" ".join(["f3core apply", job.file.name, *(f"--set {o}" for o in job.file.overrides)]),
+        command=" ".join(["f3core apply", job.file.name, *(f"--set {shlex.quote(o)}" for o in job.file.overrides)]),
         spec=job.file.name,
         source=job.file.spec.model.source,
         plan=report.PlanSummary.of(plan),

@@ -44,11 +44,18 @@ class Job:
         return [shuffled[i % len(shuffled)] for i in range(count)]
 
 
-def resolve(file: SpecFile, registry: Registry, *, output: str | Path | None = None, given_model: bool = False) -> Job:
+def resolve(
+    file: SpecFile,
+    registry: Registry,
+    *,
+    output: str | Path | None = None,
+    given_model: bool = False,
+    check_output: bool = True,
+) -> Job:
     """Look up every name of a spec; imports no torch and loads no model.
 
-    ``given_model``: the caller holds the pipeline already, so the source need not exist. Raises `SpecError` listing
-    every problem found.
+    ``given_model``: the caller holds the pipeline already, so the source need not exist. ``check_output``: refuse an
+    output folder that is taken. Raises `SpecError` listing every problem found.
     """
     spec, problems = file.spec, list[str]()
 
@@ -79,7 +86,7 @@ def resolve(file: SpecFile, registry: Registry, *, output: str | Path | None = N
     if entry is not None:
         attempt(_check_removal, file, entry)
     target = Path(output if output is not None else spec.output)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if check_output and target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} is there already and is not overwritten; give another output, or remove it"
         problems.extend([f"--output {message}"] if output is not None else file.error(("output",), message).problems)
     if problems:

@@ -1,0 +1,30 @@
+# Everything runs in a virtual environment of its own; only Python 3.10 or newer and pip are needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-fast check clean
+
+demo: $(STAMP)
+	rm -rf runs/quickstart runs/quickstart.partial
+	$(BIN)/f3core apply specs/quickstart.yaml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest --cov=f3core --cov-report=term --cov-fail-under=90
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[diffusers,zoo,dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs build dist

@@ -1,0 +1,286 @@
+"""The command line: thin commands over the engine. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from f3core.errors import F3Error, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Prune temporal attention out of text-to-video models: one YAML spec in, a smaller and faster model out.",
+)
+
+SpecArg = Annotated[Path, typer.Argument(metavar="SPEC", help="A YAML spec.")]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. prune.ratio=0.3.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write, instead of the spec's.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same spec.")]
+ScoresArg = Annotated[
+    list[Path] | None, typer.Option("--scores", help="Saved scores to use; give it again for every shard.")
+]
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 failure, 2 wrong spec or usage, 130 interrupted."""
+    try:
+        app()
+    except F3Error as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def apply(
+    spec: SpecArg,
+    output: Output = None,
+    overrides: Override = None,
+    scores: ScoresArg = None,
+    resume: Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan; write nothing.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune a model as SPEC says, measure it, and write it with a report."""
+    file, merged = _load(spec, overrides), _merged(scores)
+    from f3core import engine, report
+    from f3core.progress import listening
+
+    _say_broken(quiet)
+    with listening(quiet or as_json) as listener:
+        if dry_run:
+            plan = engine.plan_only(file, scores=merged, listener=listener)
+            _show(quiet, as_json, lambda: plan.model_dump(mode="json"), lambda: _plan_table(plan))
+            return
+        result = engine.apply(file, output=output, scores=merged, resume=resume, listener=listener)
+    _show(quiet, as_json, lambda: result.report.model_dump(mode="json"), lambda: report.render(result.report))
+    _say(quiet or as_json, f"written to {result.folder} (model/, report.md, plan.json, scores.safetensors)")
+
+
+@app.command()
+def score(
+    spec: SpecArg,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the scores to.")] = None,
+    overrides: Override = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Score only every N-th prompt, from the I-th (0-based).")
+    ] = "0/1",
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model's attention and save the scores; `plan` and `apply --scores` use them."""
+    file = _load(spec, overrides)
+    parts = _shard(shard)
+    from f3core import engine
+    from f3core.progress import listening
+
+    with listening(quiet or as_json) as listener:
+        path, scores = engine.score_only(file, output=output, shard=parts, resume=resume, listener=listener)
+    found = {"scores": str(path), "prompts": len(scores.prompts), "sites": len(scores.header.sites)}
+    _show(quiet, as_json, lambda: found, lambda: f"{found['prompts']} prompts scored at {found['sites']} sites: {path}")
+
+
+@app.command()
+def plan(
+    spec: SpecArg,
+    scores: Annotated[list[Path], typer.Option("--scores", help="Saved scores, or a run's folder; once a shard.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the plan to.")] = None,
+    overrides: Override = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a plan from saved scores, without the model: units, scores, verdicts, MACs saved."""
+    from f3core.job import resolve
+    from f3core.planning import make_plan
+    from f3core.registry import installed
+
+    file, merged = _load(spec, overrides), _merged(scores)
+    assert merged is not None
+    made = make_plan(resolve(file, installed(), check_output=False), merged)
+    if output is not None:
+        made.save(output)
+    _show(quiet, as_json, lambda: made.model_dump(mode="json"), lambda: _plan_table(made))
+
+
+@app.command()
+def sites(
+    model: Annotated[str, typer.Argument(metavar="SPEC|MODEL", help="A spec, a model's name, folder or hub id.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a model's cross, self and temporal attention (CA, SA, TA) lives, and what it can lose."""
+    from f3core import engine, tables
+
+    loaded = engine.load(_job_for(model))
+    _show(quiet, as_json, lambda: tables.sites_data(loaded.sites), lambda: tables.sites_tree(loaded.sites, model))
+
+
+@app.command()
+def validate(spec: SpecArg, overrides: Override = None, quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Check a spec and every name in it, without loading a model."""
+    from f3core.job import resolve
+    from f3core.registry import installed
+
+    file = _load(spec, overrides)
+    job = resolve(file, installed(), check_output=False)
+    _say_broken(quiet)
+    adapter = job.adapter.name if job.adapter else None
+    _show(
+        quiet,
+        as_json,
+        lambda: {"valid": True, "spec": str(spec), "adapter": adapter, "source": job.source},
+        lambda: f"{spec}: valid; adapter {adapter or 'is found once the hub id is fetched'}",
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a spec, for editors."""
+    from f3core.spec import Spec
+
+    print(json.dumps(Spec.model_json_schema(), indent=2))
+
+
+@app.command()
+def plugins(quiet: Quiet = False, as_json: AsJson = False) -> None:
+    """Show what is registered, and from which package; exit 1 when a plugin is broken."""
+    from f3core import tables
+    from f3core.registry import installed
+
+    registry = installed()
+    _show(quiet, as_json, lambda: tables.plugins_data(registry), lambda: tables.plugins_table(registry))
+    if registry.broken:
+        raise typer.Exit(1)
+
+
+@app.command("report")
+def show_report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `apply` wrote.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the report of a finished run."""
+    from f3core import report
+
+    loaded = report.load(folder)
+    _show(quiet, as_json, lambda: loaded.model_dump(mode="json"), lambda: report.render(loaded))
+
+
+@app.command("rank-study")
+def rank_study(
+    spec: SpecArg,
+    output: Output = None,
+    overrides: Override = None,
+    criteria: Annotated[str, typer.Option(help="Criteria to compare, with commas; all when left out.")] = "",
+    ratios: Annotated[str, typer.Option(help="Ratios at which quality is measured, comma-separated.")] = "0.25,0.5",
+    seeds: Annotated[str, typer.Option(help="Seeds of the noise, comma-separated.")] = "0,1,2",
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune every unit alone, measure the true damage, and see which criterion predicts it."""
+    file = _load(spec, overrides)
+    from f3core.registry import installed
+
+    chosen = [name.strip() for name in criteria.split(",") if name.strip()] or installed().names("criterion")
+    numbers = _numbers("--ratios", ratios, float), _numbers("--seeds", seeds, int)
+    from f3core import study
+    from f3core.progress import listening
+
+    with listening(quiet or as_json) as listener:
+        found = study.rank_study(
+            file, chosen, ratios=numbers[0], seeds=numbers[1], output=output, resume=resume, listener=listener
+        )
+    _show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: study.render(found))
+
+
+# --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _load(spec: Path, overrides: list[str] | None) -> Any:
+    from f3core.spec import load_spec
+
+    return load_spec(spec, overrides or ())
+
+
+def _merged(paths: list[Path] | None) -> Any:
+    """Scores of all files; a run's folder stands for the scores in it."""
+    if not paths:
+        return None
+    from f3core.scores import merge_files
+
+    return merge_files(path / "scores.safetensors" if path.is_dir() else path for path in paths)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    rank, slash, world = text.partition("/")
+    if not slash or not rank.isdigit() or not world.isdigit() or not int(rank) < int(world):
+        raise SpecError(f"--shard {text}: write it as I/N with I from 0 to N-1, such as 0/4")
+    return int(rank), int(world)
+
+
+def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise SpecError(f"{option} {text}: write numbers with commas between them") from None
+
+
+def _job_for(model: str) -> Any:
+    """The job of a spec, or a job that is no more than a model."""
+    from f3core.job import resolve
+    from f3core.registry import installed
+    from f3core.spec import load_spec, parse_spec
+
+    if Path(model).is_file():
+        return resolve(load_spec(model), installed(), check_output=False)
+    text = json.dumps({"version": 1, "model": {"source": model}, "calibrate": {"prompts": __file__}, "output": "-"})
+    return resolve(parse_spec(text, "MODEL"), installed(), check_output=False)
+
+
+def _plan_table(plan: Any) -> RenderableType:
+    from f3core import tables
+
+    return tables.plan_table(plan)
+
+
+def _show(quiet: bool, as_json: bool, data: Callable[[], Any], text: Callable[[], RenderableType]) -> None:
+    """Print the result: JSON, or for people, or not at all."""
+    if as_json:
+        print(json.dumps(data(), indent=2))
+    elif not quiet:
+        from rich.console import Console
+
+        Console().print(text())
+
+
+def _say(quiet: bool, message: str) -> None:
+    if not quiet:
+        print(message)
+
+
+def _say_broken(quiet: bool) -> None:
+    from f3core.registry import installed
+
+    for name, reason in installed().broken.items():
+        if not quiet:
+            print(f"warning: plugin {name!r} failed to load: {reason}", file=sys.stderr)

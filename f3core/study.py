@@ -1,0 +1,288 @@
+"""`rank_study`: prune every unit alone, measure the true damage, and see which criterion predicts it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from f3core import evaluate
+from f3core.adapter import Model
+from f3core.engine import Listener, inputs_of, load, prune, score, silent
+from f3core.environment import Machine, machine, now
+from f3core.errors import OutputError
+from f3core.job import Job, resolve
+from f3core.plan import PruningPlan, select
+from f3core.planning import make_plan
+from f3core.registry import installed
+from f3core.scores import Array
+from f3core.spec import SpecFile, parse_spec
+from f3core.workspace import workspace
+
+CEILING = "leave_one_out"
+"""The true damage itself as a criterion: what no criterion is expected to beat."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class CriterionResult(_Frozen):
+    """One criterion under one seed: its Spearman correlation with the true damage (None where scores are all equal),
+    and per ratio the damage of its plan and the figures of every metric."""
+
+    criterion: str
+    seed: int
+    spearman: float | None
+    damage: dict[str, float]
+    quality: dict[str, dict[str, float]]
+
+
+class RankStudy(_Frozen):
+    """A whole study. ``leave_one_out``: per seed, the damage of pruning each unit alone, in the order of ``units``.
+    ``unpruned``: the metrics' figures without pruning, per seed."""
+
+    date: str
+    machine: Machine
+    spec: str
+    axis: str
+    target: str
+    clips: int
+    steps: int
+    units: tuple[str, ...]
+    seeds: tuple[int, ...]
+    ratios: tuple[float, ...]
+    leave_one_out: tuple[tuple[float, ...], ...]
+    unpruned: tuple[dict[str, float], ...]
+    results: tuple[CriterionResult, ...]
+
+    def mean_spearman(self, criterion: str) -> float | None:
+        """Mean over seeds, or None where it is not defined."""
+        found = [r.spearman for r in self.results if r.criterion == criterion and r.spearman is not None]
+        return float(np.mean(found)) if found else None
+
+    @property
+    def best(self) -> str:
+        """The criterion (not the ceiling) with the highest mean Spearman."""
+        names = {r.criterion for r in self.results if r.criterion != CEILING}
+        return max(sorted(names), key=lambda name: self.mean_spearman(name) or -2.0)
+
+
+def rank_study(
+    file: SpecFile,
+    criteria: Sequence[str],
+    *,
+    ratios: Sequence[float] = (0.25, 0.5),
+    seeds: Sequence[int] = (0, 1, 2),
+    output: Path | None = None,
+    resume: bool = False,
+    listener: Listener = silent,
+) -> RankStudy:
+    """Run a study on the spec's model, prompts and metrics, and write rank_study.json and .md to the output folder.
+
+    Per seed: calibrate (noise ``seed``), generate the unpruned clips, prune every unit alone and measure damage, the
+    mean squared error to the unpruned clips of the same noise; then prune by each criterion at each ratio. Finished
+    seeds are kept, so that an interrupted study goes on with ``resume``.
+    """
+    jobs = [_seeded(file, seed, output) for seed in seeds]
+    first = jobs[0]
+    identity = {
+        "study": [list(criteria), list(ratios), list(seeds)],
+        "spec": first.file.spec.model_dump(mode="json", exclude={"output"}),
+    }
+    for name in criteria:
+        first.registry.entry("criterion", name)
+    with workspace(first.output, identity, resume=resume) as work:
+        model: Model | None = None
+        parts = []
+        for seed, job in zip(seeds, jobs, strict=True):
+            done = work.scratch / f"seed-{seed}.json"
+            if not done.exists():
+                model = model or load(job)
+                part = _one_seed(job, model, seed, criteria, ratios, work.scratch / f"calibration-{seed}", listener)
+                unfinished = done.with_suffix(".tmp")
+                unfinished.write_text(json.dumps(part), encoding="utf-8")
+                os.replace(unfinished, done)
+            parts.append(json.loads(done.read_text(encoding="utf-8")))
+        study = RankStudy(
+            date=now(),
+            machine=machine(),
+            spec=file.name,
+            axis=parts[0]["axis"],
+            target=str(first.file.spec.prune.target),
+            clips=parts[0]["clips"],
+            steps=first.file.spec.calibrate.steps,
+            units=tuple(parts[0]["units"]),
+            seeds=tuple(seeds),
+            ratios=tuple(ratios),
+            leave_one_out=tuple(tuple(part["leave_one_out"]) for part in parts),
+            unpruned=tuple(part["unpruned"] for part in parts),
+            results=tuple(CriterionResult.model_validate(r) for part in parts for r in part["results"]),
+        )
+        (work.folder / "rank_study.json").write_text(study.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (work.folder / "rank_study.md").write_text(to_markdown(study), encoding="utf-8")
+        work.finish()
+    return study
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; None where one side is constant."""
+    a, b = _ranks(first), _ranks(second)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    below = (array[None, :] < array[:, None]).sum(1)
+    equal = (array[None, :] == array[:, None]).sum(1)
+    ranks: Array = below + (equal - 1) / 2.0
+    return ranks
+
+
+def _seeded(file: SpecFile, seed: int, output: Path | None) -> Job:
+    """The spec with another seed everywhere, so that noise, prompts and random criteria differ between seeds."""
+    sets = (f"calibrate.seed={seed}", f"prune.seed={seed}", f"evaluate.seed={seed + 1}")
+    return resolve(parse_spec(file.text, file.name, (*file.overrides, *sets)), installed(), output=output)
+
+
+def _one_seed(
+    job: Job,
+    model: Model,
+    seed: int,
+    criteria: Sequence[str],
+    ratios: Sequence[float],
+    folder: Path,
+    listener: Listener,
+) -> dict[str, Any]:
+    spec = job.file.spec.evaluate
+    if spec is None:
+        raise OutputError("a rank study measures quality; the spec's evaluate section must not be null")
+    steps = spec.steps or job.file.spec.calibrate.steps
+    prompts = job.prompts(spec.num_clips, spec.seed)
+    seeds = [spec.seed * 1_000_003 + i for i in range(len(prompts))]
+    metrics = [job.registry.make("metric", name) for name in spec.metrics]
+
+    def clips(pipeline: Any) -> Any:
+        return evaluate.generate(
+            model.adapter, pipeline, prompts, steps=steps, seeds=seeds, call=model.call, batch_size=spec.batch_size
+        ).clips
+
+    def figures(made: Any) -> dict[str, float]:
+        return {k: v for group in evaluate.quality(metrics, made, prompts).values() for k, v in group.items()}
+
+    scores = score(job, model, inputs_of(job, model), folder=folder, listener=listener)
+    plans = {name: make_plan(_with(job, name), scores) for name in criteria}
+    base = plans[criteria[0]]
+    reference = clips(model.pipeline)
+    measured: dict[frozenset[int], tuple[float, dict[str, float]]] = {frozenset(): (0.0, figures(reference))}
+
+    def outcome(chosen: frozenset[int]) -> tuple[float, dict[str, float]]:
+        if chosen not in measured:
+            made = clips(prune(model, _choosing(base, chosen)))
+            measured[chosen] = (evaluate.damage(reference, made), figures(made))
+        return measured[chosen]
+
+    alone = []
+    for i in range(len(base.units)):
+        alone.append(outcome(frozenset({i}))[0])
+        listener(f"Seed {seed}: units alone", i + 1, len(base.units))
+    scored = {name: [unit.score for unit in plan.units] for name, plan in plans.items()} | {CEILING: alone}
+    results = []
+    for done, (name, values) in enumerate(scored.items()):
+        picked = {f"{ratio:g}": outcome(select(base.units, values, ratio)) for ratio in ratios}
+        results.append(
+            {
+                "criterion": name,
+                "seed": seed,
+                "spearman": spearman(values, alone),
+                "damage": {ratio: found[0] for ratio, found in picked.items()},
+                "quality": {ratio: found[1] for ratio, found in picked.items()},
+            }
+        )
+        listener(f"Seed {seed}: criteria", done + 1, len(scored))
+    return {
+        "axis": str(base.axis),
+        "clips": len(prompts),
+        "units": [unit.name for unit in base.units],
+        "leave_one_out": alone,
+        "unpruned": measured[frozenset()][1],
+        "results": results,
+    }
+
+
+def _with(job: Job, criterion: str) -> Job:
+    file = parse_spec(job.file.text, job.file.name, (*job.file.overrides, f"prune.criterion={criterion}"))
+    return resolve(file, job.registry, check_output=False)
+
+
+def _choosing(plan: PruningPlan, chosen: frozenset[int]) -> PruningPlan:
+    """The same units with another choice among them."""
+    units = tuple(unit.model_copy(update={"pruned": i in chosen}) for i, unit in enumerate(plan.units))
+    saved = sum(unit.macs_saved for unit in units if unit.pruned)
+    return plan.model_copy(update={"units": units, "macs_after": plan.macs_before - saved})
+
+
+# --- to read --------------------------------------------------------------------------------------------------------
+
+
+def _rows(study: RankStudy) -> tuple[list[str], list[list[str]]]:
+    metrics = sorted(study.unpruned[0])
+    head = ["criterion", "Spearman"]
+    for ratio in study.ratios:
+        head += [f"damage @{ratio:g}", *(f"{metric} @{ratio:g}" for metric in metrics)]
+    rows = []
+    for name in dict.fromkeys(r.criterion for r in study.results):
+        mine = [r for r in study.results if r.criterion == name]
+        found = [r.spearman for r in mine if r.spearman is not None]
+        row = [name, f"{np.mean(found):+.2f} ± {np.std(found):.2f}" if found else "–"]
+        for ratio in study.ratios:
+            key = f"{ratio:g}"
+            row.append(f"{np.mean([r.damage[key] for r in mine]):.4g}")
+            row += [f"{np.mean([r.quality[key][metric] for r in mine]):.3g}" for metric in metrics]
+        rows.append(row)
+    nothing = [
+        "(unpruned)",
+        "",
+        *(
+            cell
+            for _ in study.ratios
+            for cell in ("0", *(f"{np.mean([u[metric] for u in study.unpruned]):.3g}" for metric in metrics))
+        ),
+    ]
+    return head, [nothing, *rows]
+
+
+def render(study: RankStudy) -> RenderableType:
+    """The table for a terminal."""
+    head, rows = _rows(study)
+    table = Table(*head, title=f"{study.target}, axis {study.axis}: {len(study.units)} units, {len(study.seeds)} seeds")
+    for row in rows:
+        table.add_row(*row)
+    return Group(table, Text(f"best: {study.best}, by mean Spearman with the damage of pruning each unit alone"))
+
+
+def to_markdown(study: RankStudy) -> str:
+    """The table, how it was made, and the damage of every unit alone."""
+    head, rows = _rows(study)
+    table = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+    alone = np.mean(np.asarray(study.leave_one_out), axis=0)
+    units = "\n".join(f"| {name} | {damage:.3g} |" for name, damage in zip(study.units, alone, strict=True))
+    return (
+        f"# Rank study: {study.target}, axis {study.axis}\n\n"
+        f"{study.date}, {study.machine.cpu}, {study.machine.cores} cores. Spec `{study.spec}`, seeds "
+        f"{', '.join(map(str, study.seeds))}, {study.clips} clips of {study.steps} steps each.\n\n"
+        "Damage is the mean squared error to the unpruned model's clips from the same noise; Spearman is with the "
+        "damage of pruning each unit alone, mean and standard deviation over seeds; the rest are means over seeds.\n\n"
+        f"{table}\n\nBest by Spearman: **{study.best}**.\n\n"
+        f"| unit pruned alone | mean damage |\n| --- | --- |\n{units}\n"
+    )

@@ -1,0 +1,90 @@
+"""Plans, sites and plugins as people read them on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from f3core.plan import PruningPlan
+from f3core.registry import Registry
+from f3core.report_text import si
+from f3core.sites import AttentionSite
+
+
+def plan_table(plan: PruningPlan) -> RenderableType:
+    """Every unit with its score and verdict, and what the plan saves."""
+    table = Table(title=f"{plan.method}: {plan.target} by {plan.criterion}, axis {plan.axis}, ratio {plan.ratio:g}")
+    table.add_column("unit", overflow="fold")
+    table.add_column(plan.criterion, justify="right")
+    table.add_column("verdict")
+    table.add_column("MACs saved", justify="right")
+    for unit in plan.units:
+        verdict = Text("prune", "bold red") if unit.pruned else Text("keep", "dim")
+        ranges = "" if len(unit.ranges) != 1 or len(plan.step_ranges) == 1 else f"  {plan.step_ranges[unit.ranges[0]]}"
+        saved = si(unit.macs_saved) if unit.pruned else f"({si(unit.macs_saved)})"
+        table.add_row(unit.name + ranges, f"{unit.score:.6g}", verdict, saved)
+    share = 1 - plan.macs_after / plan.macs_before if plan.macs_before else 0.0
+    total = Text(
+        f"{len(plan.pruned)} of {len(plan.units)} units go; denoiser MACs of one clip "
+        f"{si(plan.macs_before)} → {si(plan.macs_after)} (−{share:.1%}), predicted"
+    )
+    return Group(table, total)
+
+
+def sites_data(sites: Sequence[AttentionSite]) -> list[dict[str, Any]]:
+    """Sites as JSON."""
+    return [
+        {
+            "site": site.fqn,
+            "index": site.index,
+            "kinds": [str(k) for k in site.kinds],
+            "removals": {str(k): [str(r) for r in ways] for k, ways in site.removals.items()},
+            "companions": list(site.companions),
+        }
+        for site in sites
+    ]
+
+
+def sites_tree(sites: Sequence[AttentionSite], title: str) -> RenderableType:
+    """Sites under their modules."""
+    tree = Tree(title)
+    nodes: dict[str, Tree] = {}
+    for site in sites:
+        parts = site.fqn.split(".")
+        for depth in range(1, len(parts)):
+            path = ".".join(parts[:depth])
+            if path not in nodes:
+                nodes[path] = nodes.get(".".join(parts[: depth - 1]), tree).add(parts[depth - 1])
+        ways = "; ".join(f"{kind}: {', '.join(map(str, removals))}" for kind, removals in site.removals.items())
+        kinds = "+".join(map(str, site.kinds))
+        nodes[".".join(parts[:-1])].add(
+            Text.assemble(parts[-1], "  ", (kinds, "bold"), f"  can lose {ways or 'nothing'}")
+        )
+    return tree
+
+
+def plugins_data(registry: Registry) -> dict[str, Any]:
+    """Registered names as JSON."""
+    found: dict[str, Any] = {
+        kind: [
+            {"name": r.entry.name, "plugin": r.plugin, "summary": r.entry.summary} for r in registry.registered(kind)
+        ]
+        for kind in registry.KINDS
+    }
+    return {**found, "broken": registry.broken}
+
+
+def plugins_table(registry: Registry) -> RenderableType:
+    """Registered names by kind, and what failed to load."""
+    table = Table("kind", "name", "plugin", "what it is")
+    for kind in registry.KINDS:
+        for i, r in enumerate(registry.registered(kind)):
+            table.add_row(kind if i == 0 else "", r.entry.name, r.plugin, r.entry.summary)
+        table.add_section()
+    failures = [Text(f"plugin {name!r} failed to load: {why}", "red") for name, why in registry.broken.items()]
+    return Group(table, *failures)
