@@ -1,0 +1,165 @@
+"""What `f3core.testing` stands on: example plans, comparing outputs, and a denoiser pruned the plain way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from f3core.adapter import Adapter
+from f3core.calls import SdpaCall
+from f3core.explicit import Intercept, attention_weights, pairs
+from f3core.meta import share_copy
+from f3core.plan import Costs, PruningPlan, StepRange, Verdict, make_units, unit_saving
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.surgery import apply_plan_
+
+Change = tuple[AttentionKind, Removal]
+
+
+def example_plan(
+    adapter: str,
+    sites: Sequence[AttentionSite],
+    change: Change,
+    *,
+    axis: PruningAxis = PruningAxis.LAYER,
+    ranges: tuple[StepRange, ...] = (StepRange(),),
+    chosen: Collection[int] | None = None,
+    prices: Costs | None = None,
+    passes: Mapping[str, tuple[int, ...]] | None = None,
+) -> PruningPlan:
+    """A plan that makes ``change`` at the units ``chosen`` (numbers along the axis; None: all) of the sites listing it.
+
+    Unit i scores i. Savings are predicted where ``prices`` are given, for ``passes`` rows a step range.
+    """
+    target, removal = change
+    able = [site for site in sites if removal in site.removals.get(target, ())]
+    removals = {site.fqn: removal for site in able}
+    units = make_units(able, axis, len(ranges))
+    picked = range(len(units)) if chosen is None else chosen
+    rows = dict(passes or {site.component: (1,) * len(ranges) for site in sites})
+    saved = [unit_saving(u, prices, target, removals, rows) if prices else 0 for u in units]
+    before = sum(prices.forward[name] * sum(r) for name, r in rows.items()) if prices else 0
+    return PruningPlan(
+        adapter=adapter,
+        method="contract",
+        criterion="order",
+        target=target,
+        axis=axis,
+        ratio=len(picked) / max(1, len(units)),
+        step_ranges=ranges,
+        removals=removals,
+        units=tuple(
+            Verdict(**dict(unit), score=i, pruned=i in picked, macs_saved=saved[i]) for i, unit in enumerate(units)
+        ),
+        passes=rows,
+        macs_before=before,
+        macs_after=before - sum(saved[i] for i in picked),
+    )
+
+
+def tensors(output: Any) -> list[Tensor]:
+    """The tensors of a forward's output, whatever holds them."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Whether outputs agree in every bit."""
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """Largest difference of two outputs, relative to the largest value of the second; infinite on NaN."""
+    pairs = [(a.double(), b.double()) for a, b in zip(one, other, strict=True)]
+    far = max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-12)) for a, b in pairs)
+    return math.inf if math.isnan(far) else far
+
+
+@contextmanager
+def explained(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        raise AssertionError(f"{advice} ({type(error).__name__}: {error})") from error
+
+
+class ContractBase:
+    """What an author fills in, and what the tests use.
+
+    ``frames``, ``height``, ``width`` and ``text`` go to `Adapter.example_inputs`: keep frames odd and not square.
+    """
+
+    adapter: ClassVar[Adapter]
+    component: ClassVar[str] = "transformer"
+    frames: ClassVar[int] = 3
+    height: ClassVar[int] = 4
+    width: ClassVar[int] = 6
+    text: ClassVar[int | None] = 7
+
+    def build(self) -> nn.Module:
+        """A tiny denoiser with random weights; called often, with torch seeded."""
+        raise NotImplementedError("write build(): it returns a tiny denoiser with random weights")
+
+    def at_level(self, inputs: Mapping[str, Any], level: float) -> dict[str, Any]:
+        """``inputs`` at another noise level. Override where the forward calls it something other than ``timestep``."""
+        return {**inputs, "timestep": torch.full_like(inputs["timestep"], level)}
+
+    def _made(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return self.build().eval().to(dtype)
+
+    def _inputs(self, denoiser: nn.Module, batch: int = 2) -> dict[str, Any]:
+        torch.manual_seed(1)
+        size = {"frames": self.frames, "height": self.height, "width": self.width}
+        return self.adapter.example_inputs(denoiser, **size, batch=batch, text=self.text)
+
+    def _sites(self, denoiser: nn.Module) -> list[AttentionSite]:
+        return self.adapter.sites(denoiser, self.component)
+
+    def _changes(self, sites: Sequence[AttentionSite]) -> list[Change]:
+        found = {(t, r): None for site in sites for t, listed in site.removals.items() for r in listed}
+        assert found, "no site lists a removal: fill `removals` of the sites that can lose a kind"
+        return list(found)
+
+    def _pruned(self, denoiser: nn.Module, plan: PruningPlan) -> nn.Module:
+        copied = share_copy(denoiser)
+        with explained(f"surgery failed: {plan.target} by {next(iter(plan.removals.values()))}; see `restrict`"):
+            apply_plan_(copied, plan, self.adapter, self.component)
+        return copied
+
+    def _run(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
+        with torch.no_grad(), explained("the forward failed; for a dropped site, does it return one tensor?"):
+            found = tensors(denoiser(**inputs))
+        assert found, "the denoiser's output holds no tensor; let example_inputs ask for tuples (return_dict=False)"
+        return found
+
+    def _oracle(self, denoiser: nn.Module, inputs: Mapping[str, Any], change: Change) -> list[Tensor]:
+        """The unpruned model with the change made the plain way: keys masked to -inf, or a site's output zeroed."""
+        target, removal = change
+        sites = [site for site in self._sites(denoiser) if removal in site.removals.get(target, ())]
+        layout = self.adapter.layout(denoiser, (), inputs)
+
+        def masked(site: AttentionSite, shape: AttentionCall, call: SdpaCall, run: Callable[[], Tensor]) -> Tensor:
+            gone = pairs(self.adapter.segments(site, layout, shape), target)
+            weights = attention_weights(call, gone)
+            value = call.value.double().repeat_interleave(weights.shape[1] // call.value.shape[1], dim=1)
+            return (weights @ value).to(call.value.dtype)
+
+        with ExitStack() as stack:
+            if removal is Removal.DROP:
+                for site in sites:
+                    module = denoiser.get_submodule(site.path)
+                    handle = module.register_forward_hook(lambda _module, _args, out: torch.zeros_like(out))
+                    stack.callback(handle.remove)
+            else:
+                stack.enter_context(Intercept(masked).at(denoiser, sites))
+            return self._run(denoiser, inputs)

@@ -1,0 +1,332 @@
+"""`AdapterContract`: what every adapter must keep, as a pytest class that an adapter's author subclasses.
+
+    class TestMyAdapter(AdapterContract):
+        adapter = MyAdapter()
+
+        def build(self) -> nn.Module:
+            return MyDenoiser(num_layers=2, width=32)  # tiny and random; no weight may be all zeros
+
+Needs pytest. Every failure says what in the adapter is likely wrong.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from f3core.calls import SdpaCall
+from f3core.contract import ContractBase, distance, example_plan, explained, same, tensors
+from f3core.explicit import Intercept, attention_weights, pairs
+from f3core.flops import costs, count
+from f3core.meta import meta_copy, on_meta
+from f3core.plan import StepRange, make_units, select
+from f3core.probe import Probe
+from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, PruningAxis, Removal
+
+EXACT = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
+"""how far two ways to compute the same may lie apart, relative to the largest value"""
+both_dtypes = pytest.mark.parametrize("dtype", EXACT, ids=str)
+HALVES = (StepRange(low=500.0), StepRange(high=500.0))
+
+
+class AdapterContract(ContractBase):
+    """Subclass as ``Test...``, set ``adapter`` and write :meth:`build`; the rest has defaults.
+
+    Sizes, ``component`` and :meth:`at_level` may be overridden too: see `ContractBase`.
+    """
+
+    # --- what the adapter says of the model -------------------------------------------------------------------------
+
+    def test_sites_exist_and_run_in_the_order_listed(self) -> None:
+        denoiser = self._made()
+        sites = self._sites(denoiser)
+        assert sites, "sites() found nothing in the model that build() returns"
+        assert self._sites(meta_copy(denoiser)) == sites, "sites() differs on meta; it must not read weights"
+        paths = [site.path for site in sites]
+        assert len(set(paths)) == len(paths), f"sites() lists a path twice: {paths}"
+        indices = [site.index for site in sites]
+        assert indices == sorted(indices), f"sites() must come in the order of `index`, not {indices}"
+        ran: list[str] = []
+        modules = dict(denoiser.named_modules())
+        for site in sites:
+            assert site.component == self.component, f"{site.fqn}: pass on `component` as sites() was given it"
+            output = [f"{site.path}.{site.output}"] if site.output else []
+            for path in (site.path, *site.companions, *output):
+                assert path in modules, f"{site.fqn}: the model has no module {path!r}"
+            assert site.kinds, f"{site.fqn}: `kinds` is empty"
+            for target, listed in site.removals.items():
+                assert target in site.kinds, f"{site.fqn}: lists removals of {target}, which is not in its kinds"
+                assert len(set(listed)) == len(listed) > 0, f"{site.fqn}: removals of {target} are empty or repeated"
+            modules[site.path].register_forward_pre_hook(lambda _m, _args, path=site.path: ran.append(path))
+        self._run(denoiser, self._inputs(denoiser))
+        missing = [path for path in paths if path not in ran]
+        assert not missing, f"these sites never ran in a forward: {missing}"
+        assert list(dict.fromkeys(ran)) == paths, f"sites() must list sites as they run: {list(dict.fromkeys(ran))}"
+
+    def test_layout_and_noise_level_are_read_from_the_arguments(self) -> None:
+        odd, square = self.frames % 2 == 1, self.height == self.width
+        assert odd, "keep the number of frames odd"
+        assert not square, "keep frames not square"
+        denoiser = self._made()
+        inputs = self._inputs(denoiser)
+        layout = self.adapter.layout(denoiser, (), inputs)
+        assert layout.batch == 2, f"layout() says batch {layout.batch} for a forward of 2 rows"
+        assert layout.frames > 1, "layout() says one frame; raise `frames` until there are at least two"
+        advice = "layout() and noise_level() must take arguments by position and by keyword, as forward() does"
+        bound = inspect.signature(type(denoiser).forward).bind(denoiser, **inputs)
+        with explained(advice):
+            assert self.adapter.layout(denoiser, bound.args[1:], bound.kwargs) == layout, advice
+            level = self.adapter.noise_level(bound.args[1:], bound.kwargs)
+            assert level == self.adapter.noise_level((), inputs), advice
+        with explained("layout() must not read tensor values"):
+            assert self.adapter.layout(meta_copy(denoiser), (), on_meta(inputs)) == layout, "layout() differs on meta"
+        for level in (999.0, 500.0, 1.0):
+            read = self.adapter.noise_level((), self.at_level(inputs, level))
+            assert read == level, f"noise_level() says {read} for timestep {level}; it must be high where noisy"
+
+    def test_segments_cover_every_token_and_give_the_declared_kinds(self) -> None:
+        denoiser = self._made()
+        inputs = self._inputs(denoiser)
+        layout = self.adapter.layout(denoiser, (), inputs)
+        seen: dict[str, set[AttentionKind]] = {}
+
+        def check(site: AttentionSite, shape: AttentionCall, call: SdpaCall, run: Callable[[], Tensor]) -> Tensor:
+            where = f"{site.fqn}, {shape}"
+            with explained(f"segments() failed for {where}"):
+                found = self.adapter.segments(site, layout, shape)
+            for name, tensor, length in (("query", found.query, shape.queries), ("key", found.key, shape.keys)):
+                fits = tensor.ndim == 2 and tensor.shape[0] in (1, shape.batch) and tensor.shape[1] == length
+                assert fits, f"{where}: {name} segments are {tuple(tensor.shape)}, not [1 or {shape.batch}, {length}]"
+                inside = int(tensor.min()) >= TEXT and int(tensor.max()) < layout.frames
+                assert inside, f"{where}: {name} segments must be TEXT or frames 0 to {layout.frames - 1}"
+            rows = found.query.expand(shape.batch, -1)
+            each = torch.bincount(rows[rows != TEXT], minlength=layout.frames)
+            assert bool((each == each[0]).all()), f"{where}: frames have {each.tolist()} query tokens, not equally many"
+            seen.setdefault(site.fqn, set()).update(kind for kind in KINDS if bool(pairs(found, kind).any()))
+            if site.output is not None:
+                weight = getattr(denoiser.get_submodule(f"{site.path}.{site.output}"), "weight", None)
+                width = shape.heads * call.value.shape[-1]
+                linear = isinstance(weight, Tensor) and weight.shape[-1] == width
+                assert linear, f"{site.fqn}: `output` must be a linear map of {width} channels, {site.output!r} is not"
+            return run()
+
+        sites = self._sites(denoiser)
+        with Intercept(check).at(denoiser, sites):
+            self._run(denoiser, inputs)
+        for site in sites:
+            kinds = seen.get(site.fqn)
+            assert kinds is not None, f"{site.fqn} never calls scaled_dot_product_attention: is the path the attention?"
+            assert kinds == set(site.kinds), f"{site.fqn} declares {site.kinds}, its segments give {sorted(kinds)}"
+
+    @both_dtypes
+    def test_probe_equals_explicit_softmax(self, dtype: torch.dtype) -> None:
+        denoiser = self._made(dtype)
+        inputs = self._inputs(denoiser)
+        sites = self._sites(denoiser)
+        layout = self.adapter.layout(denoiser, (), inputs)
+        mass: dict[str, dict[AttentionKind, Tensor]] = {}
+        rows: dict[str, int] = {}
+
+        def explicit(site: AttentionSite, shape: AttentionCall, call: SdpaCall, run: Callable[[], Tensor]) -> Tensor:
+            segments = self.adapter.segments(site, layout, shape)
+            weights = attention_weights(call)
+            for kind in KINDS:
+                found = (weights * pairs(segments, kind)[:, None]).sum((0, 2, 3))
+                kinds = mass.setdefault(site.fqn, {})
+                kinds[kind] = kinds[kind] + found if kind in kinds else found
+            visual = int((segments.query != TEXT).expand(shape.batch, -1).sum())
+            rows[site.fqn] = rows.get(site.fqn, 0) + visual
+            return run()
+
+        with Intercept(explicit).at(denoiser, sites):
+            plain = self._run(denoiser, inputs)
+        probe = Probe(self.adapter, denoiser, dict(enumerate(sites)))
+        with probe.watching():
+            assert same(self._run(denoiser, inputs), plain), "watching changes the output"
+        for index, site in enumerate(sites):
+            cell = probe.cells[index, 0]
+            own = cell.map[:, :, :-1].diagonal(dim1=1, dim2=2).sum(-1)
+            text = cell.map[:, :, -1].sum(-1)
+            found = {KINDS[0]: text, KINDS[1]: own, KINDS[2]: cell.map.sum((1, 2)) - text - own}
+            for kind in KINDS:
+                off = float((found[kind] - mass[site.fqn][kind]).abs().max()) / rows[site.fqn]
+                assert off <= EXACT[dtype], f"{site.fqn}: {kind} mass is off by {off:.1e} of its query rows"
+            assert cell.queries == rows[site.fqn], f"{site.fqn}: {cell.queries} visual query rows, not {rows[site.fqn]}"
+            off = float((torch.stack(list(found.values())).sum(0) / cell.queries - 1).abs().max())
+            assert off <= EXACT[dtype], f"{site.fqn}: CA + SA + TA miss the number of visual queries by {off:.1e}"
+
+    # --- pruning ----------------------------------------------------------------------------------------------------
+
+    @both_dtypes
+    def test_an_empty_plan_changes_nothing(self, dtype: torch.dtype) -> None:
+        denoiser = self._made(dtype)
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        before = self._run(denoiser, inputs)
+        assert same(self._run(denoiser, inputs), before), "two forwards of one input differ: the model draws noise"
+        for change in self._changes(sites):
+            plan = example_plan(self.adapter.name, sites, change, chosen=())
+            assert same(self._run(self._pruned(denoiser, plan), inputs), before), "an empty plan changes the output"
+
+    @both_dtypes
+    def test_removals_equal_the_plain_way(self, dtype: torch.dtype) -> None:
+        """self_only and mask: dense attention with those keys at -inf; drop: zeros instead of the site's output."""
+        denoiser = self._made(dtype)
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        before = self._run(denoiser, inputs)
+        for target, removal in self._changes(sites):
+            plan = example_plan(self.adapter.name, sites, (target, removal))
+            off = distance(
+                self._run(self._pruned(denoiser, plan), inputs), self._oracle(denoiser, inputs, (target, removal))
+            )
+            likely = (
+                "a companion feeds something else, or the site's output has another shape than its first input"
+                if removal is Removal.DROP
+                else "restrict() and segments() disagree on what stays (check every argument that holds tokens)"
+            )
+            assert off <= EXACT[dtype], f"{removal} of {target} is off by {off:.1e}: {likely}"
+            assert same(self._run(denoiser, inputs), before), f"{removal} of {target} altered a copy's original"
+
+    def test_every_listed_removal_works_alone_and_shows(self) -> None:
+        denoiser = self._made()
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        before = self._run(denoiser, inputs)
+        for site in sites:
+            for change in self._changes([site]) if site.removals else ():
+                pruned = self._pruned(denoiser, example_plan(self.adapter.name, [site], change))
+                after = self._run(pruned, inputs)
+                shapes = [t.shape for t in after] == [t.shape for t in before]
+                assert shapes, f"{site.fqn}: {change[1]} of {change[0]} changes the output's shape"
+                assert not same(after, before), (
+                    f"{site.fqn}: {change[1]} of {change[0]} does not show in the output; does restrict() do it, and "
+                    "does build() give every projection weights other than zero?"
+                )
+
+    def test_macs_never_rise_and_are_predicted_exactly(self) -> None:
+        denoiser = self._made()
+        inputs, sites = on_meta(self._inputs(denoiser, batch=1)), self._sites(denoiser)
+        with explained("MACs cannot be counted"):
+            prices = costs(self.adapter, {self.component: denoiser}, {self.component: inputs})
+        for change in self._changes(sites):
+            able = [site for site in sites if change[1] in site.removals.get(change[0], ())]
+            last = prices.forward[self.component]
+            for ratio in (0.0, 0.25, 0.5, 0.75, 1.0):
+                units = make_units(able, PruningAxis.LAYER, 1)
+                chosen = select(units, [float(i) for i in range(len(units))], ratio)
+                plan = example_plan(self.adapter.name, sites, change, chosen=chosen, prices=prices)
+                counted = count(self._pruned(meta_copy(denoiser), plan), inputs).total
+                what = f"{change[1]} of {change[0]} at ratio {ratio}"
+                assert counted == plan.macs_after, f"{what}: {plan.macs_after} MACs predicted, {counted} counted"
+                assert counted <= last, f"{what}: MACs rise from {last} to {counted}"
+                last = counted
+            passes = {self.component: (2, 3)}
+            plan = example_plan(
+                self.adapter.name,
+                sites,
+                change,
+                axis=PruningAxis.TIMESTEP,
+                ranges=HALVES,
+                chosen=(1,),
+                prices=prices,
+                passes=passes,
+            )
+            gated = self._pruned(meta_copy(denoiser), plan)
+            total = 0
+            for i, times in enumerate(passes[self.component]):
+                with gated.f3_clock.hold(i):  # type: ignore[union-attr, operator]
+                    total += count(gated, inputs).total * times
+            assert total == plan.macs_after, f"{change}: {plan.macs_after} MACs predicted for a gated plan, not {total}"
+
+    @both_dtypes
+    def test_timestep_plans_prune_exactly_where_they_say(self, dtype: torch.dtype) -> None:
+        denoiser = self._made(dtype)
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        levels = {level: self.at_level(inputs, level) for level in (900.0, 600.0, 400.0, 100.0)}
+        whole = {level: self._run(denoiser, at) for level, at in levels.items()}
+        for change in self._changes(sites):
+            name = f"{change[1]} of {change[0]}"
+            layer = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
+            for chosen in ((), (0,), (1,), (0, 1)):
+                plan = example_plan(
+                    self.adapter.name, sites, change, axis=PruningAxis.TIMESTEP, ranges=HALVES, chosen=chosen
+                )
+                gated = self._pruned(denoiser, plan)
+                kept = layer if len(chosen) == 2 else denoiser
+                keys = set(gated.state_dict()) == set(kept.state_dict())
+                assert keys, f"{name}: a plan over steps {chosen} of 2 keeps other parameters than it needs"
+                for level, at in levels.items():
+                    active = (0 if level > 500 else 1) in chosen
+                    expected = self._run(layer, at) if active else whole[level]
+                    assert same(self._run(gated, at), expected), (
+                        f"{name}: gated over steps {chosen} of 2, timestep {level} should be "
+                        f"{'pruned' if active else 'untouched'}; ask the gate in forward, not in restrict()"
+                    )
+
+    @both_dtypes
+    def test_saved_and_loaded_is_the_same_model(self, dtype: torch.dtype, tmp_path: Path) -> None:
+        denoiser = self._made(dtype)
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        for number, change in enumerate(self._changes(sites)):
+            plan = example_plan(self.adapter.name, sites, change)
+            pruned = self._pruned(denoiser, plan)
+            after, state = self._run(pruned, inputs), pruned.state_dict()
+            if change[1] is Removal.DROP:
+                gone = [f"{p}." for s in sites if s.fqn in plan.gates() for p in (s.path, *s.companions)]
+                left = [key for key in state if key.startswith(tuple(gone))]
+                assert not left, f"dropped parameters are still in the state dict: {left}"
+            loaded = self._pruned(self._made(dtype, seed=2), plan)
+            with explained(f"{change}: a fresh model with the same plan does not take the saved state dict"):
+                loaded.load_state_dict(state, strict=True)
+            assert same(self._run(loaded, inputs), after), f"{change}: outputs differ after load_state_dict"
+            if not hasattr(pruned, "save_pretrained"):
+                continue
+            folder = tmp_path / str(number)
+            with explained(
+                f"{change}: save_pretrained and from_pretrained fail; `pruned_class` and `record` must let the library "
+                "build the pruned model, and the adapter's plugin must be installed"
+            ):
+                pruned.save_pretrained(folder)  # type: ignore[operator]
+                again = type(pruned).from_pretrained(folder).eval().to(dtype)  # type: ignore[attr-defined]
+            assert list(again.state_dict()) == list(state), f"{change}: other parameters after from_pretrained"
+            assert same(self._run(again, inputs), after), f"{change}: outputs differ after from_pretrained"
+
+    @both_dtypes
+    def test_rows_of_a_batch_do_not_mix(self, dtype: torch.dtype) -> None:
+        denoiser = self._made(dtype)
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        for change in self._changes(sites):
+            pruned = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
+            both = self._run(pruned, inputs)
+            for row in range(2):
+                alone = {
+                    k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim and len(v) == 2 else v
+                    for k, v in inputs.items()
+                }
+                off = distance([tensor[row : row + 1] for tensor in both], self._run(pruned, alone))
+                assert off <= EXACT[dtype], f"{change[1]} of {change[0]}: row {row} depends on the others by {off:.1e}"
+
+    def test_compiles_wherever_the_unpruned_model_does(self) -> None:
+        denoiser = self._made()
+        inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        try:
+            self._compiled(denoiser, inputs)
+        except Exception as error:
+            pytest.skip(f"the unpruned model does not compile in one graph: {type(error).__name__}")
+        for change in self._changes(sites):
+            pruned = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
+            with explained(
+                f"{change[1]} of {change[0]}: torch.compile(fullgraph=True) fails, unlike the unpruned model"
+            ):
+                compiled = self._compiled(pruned, inputs)
+            off = distance(compiled, self._run(pruned, inputs))
+            assert off <= 1e-4, f"{change[1]} of {change[0]}: compiled and eager differ by {off:.1e}"
+
+    def _compiled(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
+        torch._dynamo.reset()
+        with torch.no_grad():
+            return tensors(torch.compile(denoiser, fullgraph=True, backend="aot_eager")(**inputs))
