@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
+from f3core_diffusers.wan import WanAdapter
+from self_only_block import WAN_1_3B
 from torch.overrides import TorchFunctionMode
 
 from f3core.environment import machine, now
 from f3core.footprint import peak_memory
 from f3core.probe import Probe
 from f3core.registry import installed
-from f3core_diffusers.wan import WanAdapter
-from self_only_block import WAN_1_3B
 
 
 class _Again(TorchFunctionMode):

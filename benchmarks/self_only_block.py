@@ -14,13 +14,13 @@ import time
 
 import torch
 from diffusers import WanTransformer3DModel
+from f3core_diffusers.wan import WanAdapter
 
 from f3core.environment import machine, now
 from f3core.flops import count
 from f3core.meta import meta_copy, on_meta, share_copy
 from f3core.sites import AttentionKind, Removal
 from f3core.surgery import restrict_all_
-from f3core_diffusers.wan import WanAdapter
 
 WAN_1_3B = {
     "num_attention_heads": 12,

@@ -46,6 +46,12 @@ class Adapter(ABC):
     def load(self, source: str, *, dtype: torch.dtype | None, device: torch.device) -> Any:
         """Load a pipeline from a hub id or folder. Raises `ModelError` with the next thing to try."""
 
+    def skeletons(self, source: str) -> dict[str, nn.Module]:
+        """The denoisers of a source by component name, for a look at their structure; on meta where possible."""
+        import torch
+
+        return self.denoisers(self.load(source, dtype=None, device=torch.device("cpu")))
+
     @abstractmethod
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
         """The denoisers of a pipeline by component name, in the order in which they run."""

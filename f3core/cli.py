@@ -15,6 +15,8 @@ from f3core.errors import F3Error, SpecError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -43,9 +45,10 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("interrupted; the same command with --resume goes on where it stopped", file=sys.stderr)
+        raise
 
 
 @app.command()
@@ -130,8 +133,8 @@ def sites(
     """Show where a model's cross, self and temporal attention (CA, SA, TA) lives, and what it can lose."""
     from f3core import engine, tables
 
-    loaded = engine.load(_job_for(model))
-    _show(quiet, as_json, lambda: tables.sites_data(loaded.sites), lambda: tables.sites_tree(loaded.sites, model))
+    found = engine.sites_of(_job_for(model))
+    _show(quiet, as_json, lambda: tables.sites_data(found), lambda: tables.sites_tree(found, model))
 
 
 @app.command()

@@ -27,8 +27,9 @@ from f3core.planning import make_plan
 from f3core.registry import Registry, installed
 from f3core.report import Report
 from f3core.scores import Scores
+from f3core.sites import AttentionSite
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
-from f3core.surgery import apply_plan_
+from f3core.surgery import Pruned, apply_plan_
 from f3core.workspace import workspace
 
 Listener = Callable[[str, int, int], None]
@@ -74,7 +75,7 @@ def apply(
     file = as_file(spec, overrides)
     job = resolve(file, registry or installed(), output=output, given_model=pipeline is not None)
     with workspace(job.output, _identity(job, pipeline), resume=resume) as work:
-        model = load(job, pipeline)
+        model = load(job, pipeline, listener)
         inputs = inputs_of(job, model)
         if scores is None:
             scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
@@ -98,7 +99,7 @@ def plan_only(
     """The plan that `apply` would carry out; nothing is written."""
     job = resolve(file, installed(), given_model=pipeline is not None)
     if scores is None:
-        model = load(job, pipeline)
+        model = load(job, pipeline, listener)
         scores = score(job, model, inputs_of(job, model), listener=listener)
     return make_plan(job, scores)
 
@@ -121,7 +122,7 @@ def score_only(
     if path.exists():
         raise OutputError(f"{path} is there already and is not overwritten; give another --output, or remove it")
     with workspace(path, {**_identity(job, None), "shard": shard}, resume=resume) as work:
-        model = load(job)
+        model = load(job, listener=listener)
         folder = work.scratch / "calibration"
         scores = score(job, model, inputs_of(job, model), folder=folder, shard=shard, listener=listener)
         scores.save(work.folder / SCORES)
@@ -140,9 +141,10 @@ def as_file(spec: str | Path | Spec | SpecFile, overrides: Iterable[str] = ()) -
     return load_spec(spec, overrides)
 
 
-def load(job: Job, pipeline: Any = None) -> Model:
+def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     """Load the job's model, or take the given pipeline, and find its sites."""
     spec = job.file.spec.model
+    listener("Loading the model", 0, 1)
     if pipeline is None:
         adapter = _adapter_for_source(job)
         device = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
@@ -153,10 +155,20 @@ def load(job: Job, pipeline: Any = None) -> Model:
     denoisers = adapter.denoisers(pipeline)
     if not denoisers:
         raise ModelError(f"{job.source}: adapter {adapter.name!r} finds no denoiser in {type(pipeline).__name__}")
-    for denoiser in denoisers.values():
+    for name, denoiser in denoisers.items():
+        if isinstance(denoiser, Pruned) and denoiser.f3_plan is not None:
+            raise ModelError(f"{job.source}: its {name} is pruned already; start from the unpruned model")
         denoiser.eval()
     sites = tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
+    listener("Loading the model", 1, 1)
     return Model(adapter, pipeline, denoisers, sites, job.call)
+
+
+def sites_of(job: Job) -> tuple[AttentionSite, ...]:
+    """Every attention site of the job's model, without its weights where the adapter can do that."""
+    adapter = _adapter_for_source(job)
+    denoisers = adapter.skeletons(job.source)
+    return tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
 
 
 def score(
@@ -170,8 +182,10 @@ def score(
 ) -> Scores:
     """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run."""
     spec = job.file.spec.calibrate
+    listener("Counting MACs", 0, 1)
     with model.adapter.observable(model.pipeline):
         priced = costs(model.adapter, model.denoisers, inputs)
+    listener("Counting MACs", 1, 1)
     prompts = job.prompts(spec.num_prompts, spec.seed)
     return calibrate(
         model.adapter,
@@ -222,7 +236,7 @@ def _adapter_for_pipeline(job: Job, pipeline: Any) -> Adapter:
     if job.adapter is not None:
         adapter: Adapter = job.registry.make("adapter", job.adapter.name)
         return adapter
-    parts = getattr(pipeline, "components", None) or vars(pipeline)
+    parts = getattr(pipeline, "components", None) or getattr(pipeline, "__dict__", {})
     known = {c for r in job.registry.registered("adapter") for c in r.entry.model_classes}
     for part in parts.values():
         names = [cls.__name__ for cls in type(part).__mro__]

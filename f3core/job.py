@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.registry import Registry
 from f3core.spec import SpecFile
 
+T = TypeVar("T")
 CALL_FILE = "f3core.json"
 """In a model folder: ``{"call": {...}}``, arguments its generation needs; a spec's ``model.call`` overrides them."""
 
@@ -59,32 +60,28 @@ def resolve(
     """
     spec, problems = file.spec, list[str]()
 
-    def check(path: tuple[str | int, ...], kind: str, name: str) -> None:
-        try:
-            registry.entry(kind, name)
-        except PluginError as error:
-            problems.extend(file.error(path, str(error)).problems)
-
-    check(("prune", "method"), "method", spec.prune.method)
-    check(("prune", "criterion"), "criterion", spec.prune.criterion)
-    if spec.model.adapter is not None:
-        check(("model", "adapter"), "adapter", spec.model.adapter)
-    for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
-        check(("evaluate", "metrics", i), "metric", metric)
-
-    def attempt(work: Any, *args: Any, default: Any = None) -> Any:
+    def attempt(work: Callable[..., T], *args: Any) -> T | None:
         try:
             return work(*args)
         except SpecError as error:
             problems.extend(error.problems)
-            return default
+            return None
 
+    def check(path: tuple[str | int, ...], kind: str, name: str | None) -> None:
+        if name is not None:
+            attempt(_known, file, registry, path, kind, name)
+
+    source, local = attempt(_source, file, registry, given_model) or ("", False)
+    check(("model", "adapter"), "adapter", spec.model.adapter)
+    entry = attempt(_adapter, file, registry, source, local, given_model) if not problems else None
     if spec.calibrate.prompts not in registry.names("prompt set"):
         attempt(_prompt_lines, file, spec.calibrate.prompts, registry)
-    source, local = attempt(_source, file, registry, given_model, default=("", False))
-    entry = attempt(_adapter, file, registry, source, local, given_model, default=None) if not problems else None
+    check(("prune", "method"), "method", spec.prune.method)
+    check(("prune", "criterion"), "criterion", spec.prune.criterion)
     if entry is not None:
         attempt(_check_removal, file, entry)
+    for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
+        check(("evaluate", "metrics", i), "metric", metric)
     target = Path(output if output is not None else spec.output)
     if check_output and target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} is there already and is not overwritten; give another output, or remove it"
@@ -93,6 +90,13 @@ def resolve(
         raise SpecError(problems)
     call = {**_default_call(file, Path(source) if local else None), **spec.model.call}
     return Job(file, registry, source, local, entry, call, target)
+
+
+def _known(file: SpecFile, registry: Registry, path: tuple[str | int, ...], kind: str, name: str) -> None:
+    try:
+        registry.entry(kind, name)
+    except PluginError as error:
+        raise file.error(path, str(error)) from error
 
 
 def _source(file: SpecFile, registry: Registry, given_model: bool) -> tuple[str, bool]:

@@ -173,6 +173,7 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
             pairs=spec.timing_pairs,
             progress=lambda done, total: listener("Timing pairs", done, total),
         )
-        fields["memory_before"] = peak_memory(one(model.pipeline))[1]
-        fields["memory_after"] = peak_memory(one(pruned))[1]
+        for done, (name, pipeline) in enumerate((("before", model.pipeline), ("after", pruned))):
+            fields[f"memory_{name}"] = peak_memory(one(pipeline))[1]
+            listener("Watching memory", done + 1, 2)
     return fields

@@ -10,19 +10,34 @@ from typing import Any, ClassVar
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 
+import f3core_diffusers
 from f3core.adapter import Adapter
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core_diffusers.pruned import CONFIG_KEY, pruned_model_class
-
+from f3core_diffusers.pruned import CONFIG_KEY, aligned_, pruned_model_class
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
 _DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of the libraries for what takes a moment; downloads keep theirs."""
+    chosen = {log: log.is_progress_bar_enabled() for log in (diffusers.utils.logging, transformers.utils.logging)}
+    try:
+        for log in chosen:
+            log.disable_progress_bar()
+        yield
+    finally:
+        for log, enabled in chosen.items():
+            if enabled:
+                log.enable_progress_bar()
 
 
 class DiffusersAdapter(Adapter):
@@ -35,12 +50,26 @@ class DiffusersAdapter(Adapter):
         if folder.exists() and not (folder / "model_index.json").is_file():
             raise ModelError(f"{source}: no model_index.json in it; give the folder that save_pretrained wrote")
         try:
-            pipeline = DiffusionPipeline.from_pretrained(source, **{_DTYPE: dtype or torch.float32})
+            with _without_bars():
+                pipeline = DiffusionPipeline.from_pretrained(source, **{_DTYPE: dtype or torch.float32})
         except (OSError, ValueError) as error:
             where = "could not be loaded" if folder.exists() else "is no folder here and could not be had from the hub"
             raise ModelError(f"{source}: {where}: {error}") from error
         pipeline.set_progress_bar_config(disable=True)
+        for denoiser in self.denoisers(pipeline).values():
+            aligned_(denoiser)
         return pipeline.to(device)
+
+    def skeletons(self, source: str) -> dict[str, nn.Module]:
+        index = DiffusionPipeline.load_config(source)
+        found = {}
+        for name in self.components:
+            _, class_name = index.get(name) or (None, None)
+            if class_name:
+                model_class = getattr(f3core_diffusers if class_name.startswith("Pruned") else diffusers, class_name)
+                with torch.device("meta"):
+                    found[name] = model_class.from_config(model_class.load_config(source, subfolder=name))
+        return found
 
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
         found = {name: getattr(pipeline, name, None) for name in self.components}
@@ -66,7 +95,8 @@ class DiffusersAdapter(Adapter):
         return frames.float().cpu().clamp(0, 1)
 
     def save(self, pipeline: Any, folder: Path) -> None:
-        pipeline.save_pretrained(folder, safe_serialization=True)
+        with _without_bars():
+            pipeline.save_pretrained(folder, safe_serialization=True)
 
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         timestep = argument(args, kwargs, "timestep", 1)

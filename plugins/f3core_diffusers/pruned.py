@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from diffusers import ModelMixin
+from torch import nn
 
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
@@ -17,6 +18,20 @@ from f3core.registry import installed
 from f3core.surgery import Pruned, apply_plan_
 
 CONFIG_KEY = "f3core"
+
+
+ALIGNMENT = 64
+"""bytes; what torch's own allocator gives on the CPU"""
+
+
+def aligned_(model: nn.Module) -> None:
+    """Copy tensors that lie unaligned in a memory-mapped file.
+
+    Kernels choose another path for them, so the same weights loaded from two files would differ in the last bit.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 class PrunedModel(Pruned):
@@ -47,6 +62,7 @@ class PrunedModel(Pruned):
             if info.get(problem):
                 first = sorted(map(str, info[problem]))[0]
                 raise ModelError(f"{cls.__name__}: {problem.replace('_', ' ')} in the saved weights, first: {first}")
+        aligned_(model)
         return (model, info) if wants_info else model
 
 

@@ -1,0 +1,45 @@
+"""Shared fixtures: a tiny real pipeline on disk, and specs that run it in seconds."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROMPTS = ("a red cat runs left", "a green dog sleeps", "a red dog runs right")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Wan pipeline of four layers that knows how it wants to be called."""
+    import tiny_wan
+
+    folder = tiny_wan.folder(tmp_path_factory.mktemp("tiny") / "wan", layers=4)
+    (folder / "f3core.json").write_text(json.dumps({"call": tiny_wan.CALL}))
+    return folder
+
+
+@pytest.fixture
+def tiny_spec(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a spec for the tiny pipeline; keyword arguments go into its prune section. Output: ``tmp_path/run``."""
+
+    def write(evaluate: str = "{num_clips: 2, timing_pairs: 0}", **prune: object) -> Path:
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("\n".join(PROMPTS) + "\n")
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(
+            textwrap.dedent(f"""\
+                version: 1
+                model: {{source: {tiny_folder}}}
+                calibrate: {{prompts: {prompts}, num_prompts: 3, steps: 4}}
+                prune: {json.dumps(prune)}
+                evaluate: {evaluate}
+                output: {tmp_path / "run"}
+                """)
+        )
+        return spec
+
+    return write

@@ -1,0 +1,76 @@
+"""The rank study: correlations, what it measures, and that it can be interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from f3core import study
+from f3core.errors import PluginError
+from f3core.spec import load_spec
+
+Write = Callable[..., Path]
+FEW = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.5]), min_size=2, max_size=12)
+
+
+@given(st.data())
+def test_spearman_is_scipys(data: st.DataObject) -> None:
+    first = data.draw(FEW)
+    second = data.draw(st.lists(st.floats(-10, 10), min_size=len(first), max_size=len(first)))
+    found = study.spearman(first, second)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert found is None
+    else:
+        assert found == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+
+
+def run(spec: Path, criteria: Sequence[str] = ("aas", "drift", "random"), **options: object) -> study.RankStudy:
+    return study.rank_study(load_spec(spec), criteria, ratios=(0.25, 0.5), seeds=(0, 1), **options)  # type: ignore[arg-type]
+
+
+def test_a_study_measures_every_unit_and_criterion(tiny_spec: Write, tmp_path: Path) -> None:
+    found = run(tiny_spec())
+    assert len(found.units) == 4
+    assert np.asarray(found.leave_one_out).shape == (2, 4)
+    assert np.all(np.asarray(found.leave_one_out) > 0)
+    assert {r.criterion for r in found.results} == {"aas", "drift", "random", study.CEILING}
+    ceiling = [r for r in found.results if r.criterion == study.CEILING]
+    assert all(r.spearman == pytest.approx(1) for r in ceiling)
+    # one unit at ratio 0.25 of 4: nothing does less damage than the best unit alone
+    for result in found.results:
+        best = ceiling[found.seeds.index(result.seed)].damage["0.25"]
+        assert result.damage["0.25"] >= best
+    assert found.best in {"aas", "drift", "random"}
+    written = study.RankStudy.model_validate_json((tmp_path / "run" / "rank_study.json").read_text())
+    assert written == found
+    assert "leave_one_out" in (tmp_path / "run" / "rank_study.md").read_text()
+
+
+def test_finished_seeds_are_kept(tiny_spec: Write, tmp_path: Path) -> None:
+    spec = tiny_spec()
+    heard: list[str] = []
+
+    def interrupt(task: str, done: int, total: int) -> None:
+        heard.append(task)
+        if task.startswith("Seed 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, listener=interrupt)
+    assert (tmp_path / "run.partial" / "unfinished" / "seed-0.json").exists()
+    heard.clear()
+    found = run(spec, resume=True, listener=lambda task, done, total: heard.append(task))
+    assert found.seeds == (0, 1)
+    assert not any(task.startswith("Seed 0") for task in heard)
+
+
+def test_an_unknown_criterion_is_refused_before_the_model_is_loaded(tiny_spec: Write, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="did you mean 'drift'"):
+        run(tiny_spec(), criteria=["drft"])
+    assert not list(tmp_path.glob("run*"))
