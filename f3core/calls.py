@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from f3core.adapter import Adapter
 
 sdpa = nn.functional.scaled_dot_product_attention
+SAMPLES_KEPT = 16
+"""samples of queries remembered per call; making one again is cheap"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Partition:
     uniform: bool
     """queries are the frames in order, keys [text; frames in order]: own-frame attention needs no mask"""
     text: int
+    per_frame: int
+    """queries of a frame in one row"""
     samples: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -105,32 +109,42 @@ def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: Atte
         and bool((k[0, :text] == frames).all())
         and bool((k[0, text:] == in_order).all()),
         text=text,
+        per_frame=max(1, int(torch.bincount(q[0], minlength=frames + 1)[:frames].max())),
     )
 
 
 def sample(part: Partition, stride: int, step: int) -> tuple[Tensor, Tensor]:
     """Every ``stride``-th query of each frame: positions, and the weights [1 or B, 1, F, n] that sum them per frame.
 
-    The first one moves with the step, so that over a generation every query has its turn. A weight is how many
-    queries of its frame a sampled one stands for.
+    The first one moves with the step and positions wrap around, so that every query has its turn equally often: over
+    ``stride`` steps where that divides a frame's queries, else over as many steps as it has, the mean is exact. A
+    weight is how many queries of its frame a sampled one stands for.
     """
-    offset = step % stride
+    offset = step % (part.per_frame if part.per_frame % stride else stride)
     found = part.samples.get((stride, offset))
     if found is None:
+        if len(part.samples) >= SAMPLES_KEPT:
+            part.samples.clear()
         found = part.samples[(stride, offset)] = _draw(part, stride, offset)
     return found
 
 
 def _draw(part: Partition, stride: int, offset: int) -> tuple[Tensor, Tensor]:
-    row = part.query_segment[0]
+    segment = part.query_segment
+    if stride == 1:  # all, in place: text queries weigh nothing
+        groups = [torch.arange(segment.shape[1], device=segment.device)]
+    elif segment.shape[0] == 1:
+        groups = [(segment[0] == frame).nonzero()[:, 0] for frame in range(part.frames)]
+    else:  # frames in the batch: the same columns of every row
+        groups = [(segment < part.frames).any(0).nonzero()[:, 0]]
     picked = []
-    for frame in range(part.frames) if part.query_segment.shape[0] == 1 else [None]:
-        positions = torch.arange(row.numel(), device=row.device) if frame is None else (row == frame).nonzero()[:, 0]
-        if positions.numel():
-            picked.append(positions[min(offset, positions.numel() - 1) % stride :: stride])
-    index = torch.cat(picked) if picked else torch.arange(0, device=row.device)
-    chosen = part.query_segment[:, index]
-    all_of = nn.functional.one_hot(part.query_segment, part.frames + 1)[..., : part.frames]
+    for positions in groups:
+        number = positions.numel()
+        every = torch.arange(offset, offset + number, stride, device=segment.device)
+        picked.append(positions[every % max(1, number)])
+    index = torch.cat(picked)
+    chosen = segment[:, index]
+    all_of = nn.functional.one_hot(segment, part.frames + 1)[..., : part.frames]
     here = nn.functional.one_hot(chosen, part.frames + 1)[..., : part.frames]
     stands_for = all_of.sum(1) / here.sum(1).clamp(min=1)  # [1 or B, F]
     weights = (here * stands_for[:, None]).transpose(1, 2)[:, None].float()
