@@ -187,6 +187,7 @@ def score(
         priced = costs(model.adapter, model.denoisers, inputs)
     listener("Counting MACs", 1, 1)
     prompts = job.prompts(spec.num_prompts, spec.seed)
+    listener("Scoring prompts", 0, len(range(shard[0], len(prompts), shard[1])))
     return calibrate(
         model.adapter,
         model.pipeline,

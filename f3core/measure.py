@@ -125,6 +125,7 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
     seeds = [spec.seed * 1_000_003 + i for i in range(len(prompts))]
 
     def clips(pipeline: Any, title: str) -> evaluate.Generation:
+        listener(title, 0, len(prompts))
         return evaluate.generate(
             model.adapter,
             pipeline,
@@ -161,6 +162,7 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
         return lambda: model.adapter.generate(pipeline, prompts[:1], steps=steps, seeds=seeds[:1], call=model.call)
 
     if spec.timing_pairs:
+        listener("Timing pairs", 0, 2 * (spec.timing_pairs + 1))
         batch = [prompts[i % len(prompts)] for i in range(spec.timing_batch)]
         fields["timing"] = evaluate.paired_timing(
             model.adapter,

@@ -122,7 +122,7 @@ class Interrupt:
         self.heard: list[tuple[str, int]] = []
 
     def __call__(self, title: str, done: int, total: int) -> None:
-        if title != "Scoring prompts":
+        if title != "Scoring prompts" or not done:
             return
         self.heard.append((title, done))
         if len(self.heard) == self.after:
