@@ -20,12 +20,12 @@ def _word(kind: Any) -> Any:
     """Strict models take only members of an enum; a spec gives words."""
 
     def convert(value: Any) -> Any:
-        if isinstance(value, str) and not isinstance(value, kind):
-            allowed = [str(member) for member in kind]
-            if value not in allowed:
-                raise ValueError(f"unknown {value!r}: {suggest(value, allowed)}")
-            return kind(value)
-        return value
+        if value is None or isinstance(value, kind):
+            return value
+        allowed = [str(member) for member in kind]
+        if value not in allowed:
+            raise ValueError(f"unknown {value!r}: {suggest(str(value), allowed)}")
+        return kind(value)
 
     return BeforeValidator(convert, json_schema_input_type=Literal[tuple(str(m) for m in kind)])
 
@@ -87,7 +87,7 @@ class EvaluateSpec(_Section):
 class Spec(_Section):
     """A whole spec. Frozen; unknown keys, wrong types and impossible values are refused."""
 
-    version: Literal[1]
+    version: Annotated[int, Field(ge=1, le=1)]
     model: ModelSpec
     calibrate: CalibrateSpec
     prune: PruneSpec = PruneSpec()
@@ -167,9 +167,10 @@ def _where(
     places: Mapping[yaml_source.Path, yaml_source.Place],
     overrides: Sequence[str],
 ) -> str:
-    dotted = ".".join(map(str, path))
-    for override in overrides:
-        if override.partition("=")[0].strip() == dotted:
+    keys = tuple(map(str, path))
+    for override in reversed(overrides):  # the last one won
+        given = tuple(override.partition("=")[0].strip().split("."))
+        if given == keys[: len(given)] or keys == given[: len(keys)] != ():
             return f"--set {override}"
     for length in range(len(path), -1, -1):
         if path[:length] in places:
