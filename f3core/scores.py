@@ -170,9 +170,21 @@ class Scores:
             raise ScoresError(f"{path}: cannot be read as scores: {error}") from error
         if "f3core" not in metadata:
             raise ScoresError(f"{path}: a safetensors file, but not one of f3core's scores")
-        indices = sorted({int(key.partition(".")[0]) for key in tensors})
-        prompts = {i: PromptScores(**{n: tensors[f"{i}.{n}"] for n in PromptScores.FIELDS}) for i in indices}
-        return cls(ScoresHeader.from_json(metadata["f3core"]), prompts)
+        try:
+            header = ScoresHeader.from_json(metadata["f3core"])
+            indices = sorted({int(key.partition(".")[0]) for key in tensors})
+            prompts = {i: PromptScores(**{n: tensors[f"{i}.{n}"] for n in PromptScores.FIELDS}) for i in indices}
+        except ScoresError as error:
+            raise ScoresError(f"{path}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ScoresError(f"{path}: damaged scores: {type(error).__name__}: {error}; score again") from error
+        cells = (len(header.sites), len(header.levels))
+        for index, one in prompts.items():
+            if {one.mass.shape[:2], one.queries.shape, one.drift.shape, one.drift_queries.shape} != {cells}:
+                raise ScoresError(
+                    f"{path}: damaged scores: prompt {index} is not of {cells[0]} sites, {cells[1]} steps"
+                )
+        return cls(header, prompts)
 
 
 def merge_files(paths: Iterable[Path]) -> Scores:
