@@ -143,6 +143,8 @@ class PruningPlan(_Frozen):
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise PlanError(f"{path}: not a valid plan: not UTF-8 text (byte {error.start})") from error
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'plan'}: {e['msg']}" for e in error.errors())
             raise PlanError(f"{path}: not a valid plan: {problems}") from error

@@ -1,0 +1,388 @@
+"""Plans: units, ranking, selection and step ranges as laws; the F3 method on synthetic scores and costs."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from f3core_f3.criteria import AggregateAttentionScore, Random
+from f3core_f3.method import F3
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_scores import make_scores
+
+from f3core.errors import PlanError
+from f3core.method import PlanRequest
+from f3core.plan import (
+    Costs,
+    PruningPlan,
+    SiteCost,
+    StepRange,
+    Unit,
+    make_units,
+    rank,
+    round_half_up,
+    select,
+    split_steps,
+    unit_saving,
+)
+from f3core.sites import KINDS, AttentionKind, AttentionSite, PruningAxis, Removal
+
+TA = AttentionKind.TEMPORAL
+COMPONENTS = ("transformer", "transformer_2")
+SITES = tuple(
+    AttentionSite(c, f"blocks.{i}", i, KINDS, {TA: (Removal.SELF_ONLY,)}) for c in COMPONENTS for i in range(3)
+)
+FORWARD = {"transformer": 10**6, "transformer_2": 2 * 10**6}
+SAVED = {site.fqn: 1000 + 7 * i**2 for i, site in enumerate(SITES)}
+COSTS = Costs(
+    forward=FORWARD,
+    sites={fqn: SiteCost(maps={TA: n}, saved={"TA:self_only": n, "TA:drop": 3 * n}) for fqn, n in SAVED.items()},
+)
+LEVELS = (950.0, 800.0, 620.0, 500.0, 310.0, 90.0)
+PASSES = {"transformer": (2, 2, 2, 0, 0, 0), "transformer_2": (0, 0, 0, 2, 2, 1)}
+
+ratios = st.floats(0, 1) | st.fractions(0, 1, max_denominator=40).map(float)
+axes = st.sampled_from(list(PruningAxis))
+levels_strategy = st.lists(st.integers(0, 10**6), unique=True, min_size=1, max_size=60).map(
+    lambda found: [n / 1000 for n in sorted(found, reverse=True)]
+)
+
+
+def request(axis: PruningAxis = PruningAxis.LAYER, ratio: float = 0.5, **other: Any) -> PlanRequest:
+    values: dict[str, Any] = {
+        "adapter": "synthetic",
+        "sites": SITES,
+        "scores": make_scores([s.fqn for s in SITES], LEVELS, passes=PASSES),
+        "costs": COSTS,
+        "target": TA,
+        "axis": axis,
+        "removals": {site.fqn: Removal.SELF_ONLY for site in SITES},
+        "criterion": AggregateAttentionScore(),
+        "ratio": ratio,
+    }
+    return PlanRequest(**{**values, **other})
+
+
+def units_of(n: int) -> list[Unit]:
+    return [Unit(name=f"u{i}", sites=("t.a",), ranges=(0,)) for i in range(n)]
+
+
+# --- how many, and which --------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(ratios, st.integers(0, 300))
+@example(0.35, 10)
+@example(0.29, 50)
+@example(0.5, 1)
+def test_counts_are_exact(ratio: float, count: int) -> None:
+    exact = Decimal(repr(ratio)) * count
+    expected = int(exact.to_integral_value(rounding=ROUND_HALF_UP))
+    assert round_half_up(ratio, count) == expected
+    assert abs(expected - exact) <= Decimal("0.5")
+    assert len(select(units_of(count), [float(i % 3) for i in range(count)], ratio)) == expected
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "gone"), [(0.35, 10, 4), (0.25, 10, 3), (0.5, 5, 3), (0.29, 50, 15), (1, 7, 7)]
+)
+def test_halves_go_up_free_of_binary_rounding(ratio: float, count: int, gone: int) -> None:
+    assert round_half_up(ratio, count) == gone
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3).map(float), max_size=12), ratios, ratios)
+def test_selection_is_the_lowest_and_nested_in_ratio(scores: list[float], a: float, b: float) -> None:
+    units = units_of(len(scores))
+    small, large = (select(units, scores, ratio) for ratio in sorted((a, b)))
+    assert small <= large
+    for gone in large:
+        for kept in set(range(len(units))) - large:
+            assert scores[gone] < scores[kept] or (scores[gone] == scores[kept] and gone > kept)
+    assert sorted(rank(units, scores)) == list(range(len(units)))
+
+
+def test_ties_go_to_the_later_unit() -> None:
+    assert rank(units_of(4), [1.0, 0.0, 0.0, 1.0]) == [2, 1, 3, 0]
+    assert select(units_of(4), [0.0] * 4, 0.5) == {2, 3}
+    assert rank(units_of(2), [0.0, -0.0]) == [1, 0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_must_be_finite(bad: float) -> None:
+    with pytest.raises(PlanError, match="unit 'u1' scored"):
+        select(units_of(3), [0.0, bad, 1.0], 0.0)
+    with pytest.raises(PlanError, match="2 units but 1 scores"):
+        rank(units_of(2), [0.0])
+
+
+@pytest.mark.parametrize("ratio", [1.0000001, -0.1, math.nan, math.inf])
+def test_ratio_must_be_a_share(ratio: float) -> None:
+    with pytest.raises(PlanError, match="ratio must lie in"):
+        select(units_of(2), [0.0, 1.0], ratio)
+
+
+# --- step ranges ----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(levels_strategy, st.data())
+def test_step_ranges_cover_every_number_once(levels: list[float], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(levels)))
+    ranges = split_steps(levels, count)
+    assert len(ranges) == count
+    bounds = [r.low for r in ranges if r.low is not None]
+    anywhere = data.draw(st.lists(st.floats(allow_nan=False), max_size=20))
+    for level in [*anywhere, *levels, *bounds, *(math.nextafter(b, math.inf) for b in bounds), math.inf, -math.inf]:
+        assert sum(level in r for r in ranges) == 1
+    homes = [next(i for i, r in enumerate(ranges) if level in r) for level in levels]
+    assert homes == sorted(homes)  # noisy to clean
+    sizes = [homes.count(i) for i in range(count)]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    shuffled = random.Random(0).sample(levels, len(levels))
+    assert split_steps(shuffled, count) == ranges
+
+
+@pytest.mark.parametrize("count", [0, -1, 4])
+def test_more_ranges_than_steps_are_refused(count: int) -> None:
+    with pytest.raises(PlanError, match=f"3 calibrated steps cannot be cut into {count}"):
+        split_steps([3.0, 2.0, 1.0], count)
+
+
+def test_step_ranges_say_what_they_are() -> None:
+    assert str(StepRange()) == "all steps"
+    assert str(StepRange(low=500)) == "t ∞–500"
+    assert str(StepRange(high=500, low=250.5)) == "t 500–250.5"
+    assert str(StepRange(high=250.5)) == "t 250.5–0"
+    assert (250.5 in StepRange(low=250.5), 250.5 in StepRange(high=250.5)) == (False, True)
+
+
+@pytest.mark.parametrize("steps", [20, 30, 50, 100])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_plan_made_at_50_steps_prunes_the_same_noise_at_any_number(steps: int, shift: float) -> None:
+    """Flow matching levels t = 1000·s·σ / (1 + (s − 1)·σ), as Wan's scheduler spaces them."""
+
+    def levels(count: int) -> list[float]:
+        sigmas = [1 - i / count for i in range(count)]
+        return [1000 * shift * s / (1 + (shift - 1) * s) for s in sigmas]
+
+    calibrated = levels(50)
+    scores = make_scores([s.fqn for s in SITES[:3]], calibrated, passes={"transformer": (2,) * 50})
+    plan = F3().plan(
+        request(PruningAxis.TIMESTEP, 0.4, sites=SITES[:3], scores=scores, criterion=Random(), step_ranges=5)
+    )
+    assert len(plan.pruned) == 2
+    pruned = {unit.ranges[0] for unit in plan.pruned}
+    for level in levels(steps):
+        neighbour = min(calibrated, key=lambda known: abs(known - level))
+        if min(abs(level - b) for r in plan.step_ranges for b in (r.low,) if b is not None) > 1e-9:
+            assert plan.range_of(level) == calibrated.index(neighbour) // 10
+    share = sum(plan.range_of(level) in pruned for level in levels(steps)) / steps
+    assert share == pytest.approx(0.4, abs=2 / steps)
+
+
+# --- units ----------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(axes, st.integers(1, 5), st.permutations(SITES))
+def test_units_are_the_axis_whatever_the_order_of_sites(
+    axis: PruningAxis, count: int, shuffled: Sequence[AttentionSite]
+) -> None:
+    units = make_units(shuffled, axis, count)
+    assert units == make_units(SITES, axis, count)
+    assert len({unit.name for unit in units}) == len(units)
+    cells = [(site, r) for unit in units for site in unit.sites for r in unit.ranges]
+    assert sorted(cells) == sorted((site.fqn, r) for site in SITES for r in range(count))
+    assert len(units) == {"layer": len(SITES), "timestep": count, "cell": len(SITES) * count}[axis.value]
+    order = {site.fqn: site.index for site in SITES}
+    keys = [(unit.ranges[0], order[unit.sites[0]]) for unit in units]
+    assert keys == sorted(keys)  # later means later steps, then deeper
+
+
+# --- the method -----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(axes, ratios, st.permutations(SITES), st.permutations(range(len(SITES))), st.booleans())
+def test_a_plan_does_not_depend_on_the_order_of_sites(
+    axis: PruningAxis, ratio: float, sites: tuple[AttentionSite, ...], scored: list[int], tied: bool
+) -> None:
+    base = make_scores([s.fqn for s in SITES], LEVELS, passes=PASSES, prompts=[0])
+    if tied:
+        for one in base.prompts.values():
+            one.mass[:] = 1.0
+            for i, heads in enumerate(base.header.heads):
+                one.mass[i, :, heads:] = 0
+    moved = _reordered(base, scored)
+    one = F3().plan(request(axis, ratio, scores=base))
+    two = F3().plan(request(axis, ratio, scores=moved, sites=tuple(sites)))
+    assert one == two
+
+
+def _reordered(scores: Any, order: list[int]) -> Any:
+    header = replace(
+        scores.header,
+        sites=tuple(scores.header.sites[i] for i in order),
+        heads=tuple(scores.header.heads[i] for i in order),
+    )
+    prompts = {
+        index: replace(one, **{name: getattr(one, name)[order] for name in one.FIELDS})
+        for index, one in scores.prompts.items()
+    }
+    return replace(scores, header=header, prompts=prompts)
+
+
+@settings(deadline=None, max_examples=60)
+@given(axes, ratios, ratios, st.sampled_from([None, 1, 2, 3, 6]))
+def test_macs_are_additive_and_fall_with_ratio(axis: PruningAxis, a: float, b: float, count: int | None) -> None:
+    low, high = sorted((a, b))
+    small, large = (F3().plan(request(axis, ratio, step_ranges=count)) for ratio in (low, high))
+    assert {u.name for u in small.pruned} <= {u.name for u in large.pruned}
+    before = sum(FORWARD[c] * sum(PASSES[c]) for c in COMPONENTS)
+    assert small.macs_before == large.macs_before == before
+    assert large.macs_after <= small.macs_after <= before
+    for plan in (small, large):
+        assert plan.macs_after == before - sum(unit.macs_saved for unit in plan.pruned)
+        saved = sum(  # cell by cell, from the steps themselves
+            SAVED[site] * PASSES[site.partition(".")[0]][t]
+            for site, ranges in plan.gates().items()
+            for t, level in enumerate(LEVELS)
+            if plan.range_of(level) in ranges
+        )
+        assert plan.macs_after == before - saved
+        assert len(plan.pruned) == round_half_up(plan.ratio, len(plan.units))
+
+
+def test_the_ends_of_the_ratio() -> None:
+    for axis in PruningAxis:
+        none, every = F3().plan(request(axis, 0.0)), F3().plan(request(axis, 1.0))
+        assert none.gates() == {}
+        assert none.macs_after == none.macs_before
+        assert not none.gated()
+        assert every.gates() == {s.fqn: frozenset(range(len(every.step_ranges))) for s in SITES}
+        assert every.macs_after == F3().plan(request(PruningAxis.LAYER, 1.0)).macs_after
+        assert not every.gated()
+
+
+def test_default_step_ranges() -> None:
+    assert [len(F3().plan(request(axis)).step_ranges) for axis in PruningAxis] == [1, len(LEVELS), 4]
+    assert len(F3().plan(request(PruningAxis.LAYER, step_ranges=3)).step_ranges) == 1
+    with pytest.raises(PlanError, match="6 calibrated steps cannot be cut into 7"):
+        F3().plan(request(PruningAxis.CELL, step_ranges=7))
+
+
+def test_removals_decide_sites_and_savings() -> None:
+    some = {SITES[1].fqn: Removal.DROP, SITES[2].fqn: Removal.SELF_ONLY}
+    plan = F3().plan(request(ratio=1.0, removals=some))
+    assert {unit.name: unit.macs_saved for unit in plan.units} == {
+        SITES[1].fqn: 3 * SAVED[SITES[1].fqn] * 6,
+        SITES[2].fqn: SAVED[SITES[2].fqn] * 6,
+    }
+    with pytest.raises(PlanError, match="no site of this model can lose TA"):
+        F3().plan(request(removals={}))
+
+
+def test_unit_saving_adds_sites_and_ranges() -> None:
+    unit = Unit(name="u", sites=(SITES[0].fqn, SITES[4].fqn), ranges=(0, 2))
+    removals = {site.fqn: Removal.SELF_ONLY for site in SITES}
+    saved = unit_saving(unit, COSTS, TA, removals, {"transformer": (1, 10, 100), "transformer_2": (2, 20, 200)})
+    assert saved == SAVED[SITES[0].fqn] * 101 + SAVED[SITES[4].fqn] * 202
+
+
+@settings(deadline=None, max_examples=60)
+@given(axes, ratios)
+def test_gates_always_and_gated_agree_with_the_units(axis: PruningAxis, ratio: float) -> None:
+    plan = F3().plan(request(axis, ratio, criterion=Random(), step_ranges=3))
+    count = len(plan.step_ranges)
+    cells = {(site, r) for unit in plan.units if unit.pruned for site in unit.sites for r in unit.ranges}
+    assert {(site, r) for site, ranges in plan.gates().items() for r in ranges} == cells
+    for site in SITES:
+        whole = all((site.fqn, r) in cells for r in range(count))
+        assert plan.always(site.fqn) is whole
+    states = [{site for site, r in cells if r == i} for i in range(count)]
+    assert plan.gated() is any(state != states[0] for state in states)
+    assert plan.always("transformer.nowhere") is False
+    for level in (*LEVELS, 0.0, 1e9):
+        assert level in plan.step_ranges[plan.range_of(level)]
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(axes, ratios)
+def test_plans_round_trip(tmp_path_factory: pytest.TempPathFactory, axis: PruningAxis, ratio: float) -> None:
+    path = tmp_path_factory.mktemp("p") / "plan.json"
+    plan = F3().plan(request(axis, ratio))
+    plan.save(path)
+    assert PruningPlan.load(path) == plan
+    assert PruningPlan.load(path).model_dump_json() == plan.model_dump_json()
+
+
+def _edit(data: dict[str, Any], at: str, value: Any) -> None:
+    *keys, last = [int(k) if k.isdigit() else k for k in at.split("/")]
+    inner: Any = data
+    for key in keys:
+        inner = inner[key]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "says"),
+    [
+        ("units/0/ranges", [1], "names a step range that the plan does not have"),
+        ("units/0/ranges", [-1], "names a step range that the plan does not have"),
+        ("units/0/sites", ["transformer.nowhere"], "for which the plan has no removal"),
+        ("units/1/pruned", "perhaps", "units.1.pruned"),
+        ("units/1/score", None, "units.1.score"),
+        ("units/1/macs_saved", 1.5, "units.1.macs_saved"),
+        ("units/1/note", "x", "units.1.note: Extra inputs"),
+        ("ratio", 1.5, "ratio"),
+        ("target", "XA", "target"),
+        ("axis", "diagonal", "axis"),
+        ("version", 2, "version"),
+        ("surprise", 1, "surprise: Extra inputs"),
+        ("removals/transformer.blocks.0", "melt", "removals"),
+        ("removals/transformer.blocks.0", ..., "for which the plan has no removal"),
+        ("macs_after", ..., "macs_after: Field required"),
+    ],
+)
+def test_a_tampered_plan_is_refused_by_file_and_field(tmp_path: Path, at: str, value: Any, says: str) -> None:
+    path = tmp_path / "plan.json"
+    F3().plan(request()).save(path)
+    data = json.loads(path.read_text())
+    _edit(data, at, value)
+    path.write_text(json.dumps(data))
+    with pytest.raises(PlanError) as caught:
+        PruningPlan.load(path)
+    assert str(caught.value).startswith(f"{path}: not a valid plan: ")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"version": NaN}'])
+def test_what_is_no_plan_is_refused_by_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "plan.json"
+    path.write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan\.json: not a valid plan: "):
+        PruningPlan.load(path)
+    with pytest.raises(PlanError, match="cannot be read: No such file"):
+        PruningPlan.load(tmp_path / "none")
+
+
+def test_a_level_in_a_gap_is_refused() -> None:
+    plan = F3().plan(request()).model_copy(update={"step_ranges": (StepRange(low=500), StepRange(high=400))})
+    with pytest.raises(PlanError, match="noise level 450 is in none"):
+        plan.range_of(450.0)
