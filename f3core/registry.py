@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import pluggy
 
 from f3core.errors import AdapterMatchError, PluginError, suggest
-from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks
-
+from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks, SourceEntry
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,8 @@ class Registry:
                 self._add(kind, entry, name)
 
     def _add(self, kind: str, entry: Any, plugin: str) -> None:
+        if not isinstance(entry, SourceEntry if kind == "source" else AdapterEntry if kind == "adapter" else Entry):
+            raise PluginError(f"plugin {plugin!r}: {self.KINDS[kind]} returned {entry!r}, which is no entry")
         taken = self._entries[kind].get(entry.name)
         if taken is not None:
             raise PluginError(
