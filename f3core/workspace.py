@@ -41,6 +41,9 @@ def workspace(output: Path, identity: Mapping[str, Any], *, resume: bool) -> Ite
     ``identity`` says what run this is. Raises `OutputError` when an unfinished run is there and ``resume`` is not
     given, or is of another identity.
     """
+    output = output.resolve()  # so that "." and links to folders have a name and a sibling
+    if not output.name:
+        raise OutputError(f"{output} cannot be an output folder; give one below it")
     folder = output.with_name(output.name + ".partial")
     state = folder / "unfinished" / _STATE
     wanted = json.dumps(identity, sort_keys=True, default=str)
