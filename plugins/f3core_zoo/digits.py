@@ -1,6 +1,6 @@
 """Renders the moving-digits world: real 8x8 digits, coloured, sliding across a small black canvas.
 
-A clip is a float tensor [F, 3, H, W] in [0, 1]; a batch of clips is [B, F, 3, H, W]. The digits are the 1,797 scanned ones
+A clip is a float tensor [F, 3, H, W] in [0, 1]; a batch of clips is [B, F, 3, H, W]. The digits are the 1,797 scans
 that scikit-learn carries, split by image, so that a held-out clip never shows a digit image seen in training.
 """
 

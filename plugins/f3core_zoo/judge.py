@@ -32,22 +32,29 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.frame = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
+            nn.Conv2d(3, 24, 3, padding=1),
             nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
+            nn.BatchNorm2d(24),
             nn.ReLU(),
+            nn.Conv2d(24, 48, 3, padding=1),
             nn.MaxPool2d(2),
-            nn.Conv2d(64, 64, 3, padding=1),
+            nn.BatchNorm2d(48),
+            nn.ReLU(),
+            nn.Conv2d(48, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(64 * 16, 96),
+            nn.BatchNorm1d(96),
             nn.ReLU(),
         )
         self.time = nn.Sequential(
-            nn.Conv1d(96, 96, 5, padding=2), nn.ReLU(), nn.Conv1d(96, FEATURES, 5, padding=2), nn.ReLU()
+            nn.Conv1d(96, 96, 5, padding=2),
+            nn.BatchNorm1d(96),
+            nn.ReLU(),
+            nn.Conv1d(96, FEATURES, 5, padding=2),
+            nn.BatchNorm1d(FEATURES),
+            nn.ReLU(),
         )
         self.heads = nn.ModuleList([nn.Linear(FEATURES, len(names)) for names in (DIGITS, COLOURS, DIRECTIONS)])
 
@@ -78,7 +85,7 @@ class TextAccuracy:
 def load() -> Judge:
     """The trained judge, on the CPU in float32. Raises `FileNotFoundError` when its weights are missing."""
     judge = Judge()
-    judge.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
+    judge.load_state_dict(load_file(WEIGHTS))
     return judge.eval().requires_grad_(False)
 
 

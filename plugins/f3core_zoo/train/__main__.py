@@ -14,10 +14,15 @@ def main() -> None:
     """Parse the command line and run one command."""
     parser = argparse.ArgumentParser(prog="python -m f3core_zoo.train", description=__doc__)
     parser.add_argument("command", choices=["vae", "judge", "denoiser", "evaluate"])
-    parser.add_argument("--work", type=Path, default=Path("runs/zoo"), help="folder for checkpoints (default: runs/zoo)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/zoo"), help="folder for checkpoints (default: runs/zoo)"
+    )
     parser.add_argument("--steps", type=int, help="training steps in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clips", type=int, default=240, help="evaluate: clips to generate")
+    parser.add_argument("--guidance", type=float, nargs="+", help="evaluate: guidance scales to try")
+    parser.add_argument("--as-is", action="store_true", help="evaluate: the shipped weights, not the last checkpoint")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work = Workplace(options.work)
@@ -34,6 +39,11 @@ def main() -> None:
         from . import denoiser
 
         denoiser.train(work, seed=options.seed, ranks=options.threads, **extra)
+    else:
+        from . import evaluate
+
+        scales = options.guidance or [evaluate.CALL["guidance_scale"]]
+        evaluate.evaluate(work, options.clips, scales, rebuild=not options.as_is)
 
 
 if __name__ == "__main__":

@@ -20,20 +20,20 @@ from .. import digits
 from . import text, vae
 from .common import MODEL_DIR, Workplace, warm_then_decay
 
-CONFIG = dict(
-    patch_size=(1, 2, 2),
-    num_attention_heads=4,
-    attention_head_dim=32,
-    in_channels=8,
-    out_channels=8,
-    text_dim=text.WIDTH,
-    freq_dim=64,
-    ffn_dim=256,
-    num_layers=8,
-    cross_attn_norm=True,
-    qk_norm="rms_norm_across_heads",
-    rope_max_seq_len=32,
-)
+CONFIG = {
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
+    "in_channels": 8,
+    "out_channels": 8,
+    "text_dim": text.WIDTH,
+    "freq_dim": 64,
+    "ffn_dim": 256,
+    "num_layers": 8,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 32,
+}
 CLIPS = 12_288
 CLIPS_SEED = 100
 CAPTION_DROPOUT = 0.12
@@ -141,7 +141,13 @@ def _train_rank(rank: int, ranks: int, meeting: str, work: Workplace, steps: int
 
 
 def _loss(
-    model: Denoiser, latents: Tensor, captions: Tensor, ids: Tensor, mask: Tensor, batch: int, generator: torch.Generator
+    model: Denoiser,
+    latents: Tensor,
+    captions: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    batch: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Flow-matching loss on a random batch: x_s = (1 - s) x_0 + s noise, target noise - x_0."""
     pick = torch.randint(len(latents), (batch,), generator=generator)
@@ -201,6 +207,7 @@ def export(work: Workplace, folder: Path = MODEL_DIR) -> int:
     model = Denoiser()
     _restore(model.parameters(), state["average"])
     text.build_tokenizer().save_pretrained(folder / "tokenizer")
+    # The text encoder stays in single precision: loaders keep its stored type, and half precision is slow on a CPU.
     model.encoder.save_pretrained(folder / "text_encoder")
     model.transformer.half().save_pretrained(folder / "transformer")
     return int(state["step"])

@@ -13,7 +13,7 @@ from .. import digits
 from ..judge import Judge, augment
 from .common import JUDGE_FILE, Workplace, warm_then_decay
 
-BATCH = 48
+BATCH = 40
 _CHECKPOINT = "judge.pt"
 
 
@@ -42,11 +42,10 @@ def train(work: Workplace, steps: int = 1500, seed: int = 0, learning_rate: floa
         optimizer.step()
         if (step + 1) % 100 == 0:
             print(f"judge {step + 1}/{steps} loss {loss.item():.3f}, {time.perf_counter() - began:.0f} s", flush=True)
-            work.save(
-                _CHECKPOINT, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            )
-    save_file({name: value.half() for name, value in judge.state_dict().items()}, JUDGE_FILE)
-    print("judge held-out accuracy: digit %.4f colour %.4f direction %.4f" % held_out_accuracy(judge))
+            work.save(_CHECKPOINT, {"model": judge.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
+    judge.eval()
+    save_file(judge.state_dict(), JUDGE_FILE)
+    print("judge held-out accuracy: digit {:.4f} colour {:.4f} direction {:.4f}".format(*held_out_accuracy(judge)))
 
 
 @torch.no_grad()
@@ -55,8 +54,7 @@ def held_out_accuracy(judge: Judge, count: int = 2000) -> tuple[float, float, fl
     clips, scenes = digits.sample(count, 3, split="held_out")
     seen = [torch.cat(parts) for parts in zip(*[judge(part) for part in clips.split(100)], strict=True)]
     digit, colour, direction = (
-        (logits.argmax(1) == target).double().mean().item()
-        for logits, target in zip(seen, labels(scenes), strict=True)
+        (logits.argmax(1) == target).double().mean().item() for logits, target in zip(seen, labels(scenes), strict=True)
     )
     return digit, colour, direction
 

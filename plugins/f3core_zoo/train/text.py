@@ -1,4 +1,4 @@
-"""The caption side of the model: a word-level tokenizer and a tiny `UMT5EncoderModel`, used as `WanPipeline` uses them."""
+"""The caption side of the model: a word-level tokenizer and a tiny `UMT5EncoderModel`, as `WanPipeline` uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     words = [*_SPECIAL, "a", "moving", *COLOURS, *DIGITS, *DIRECTIONS]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", words.index("</s>"))])
+    core.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", words.index("</s>"))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
@@ -50,9 +52,7 @@ def build_encoder(vocab_size: int) -> UMT5EncoderModel:
 
 def tokenize(tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
     """Token ids and masks [121, 16] of the 120 captions in order, then of the empty prompt."""
-    batch = tokenizer(
-        [*PROMPTS, ""], padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
-    )
+    batch = tokenizer([*PROMPTS, ""], padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt")
     return batch.input_ids, batch.attention_mask
 
 

@@ -13,21 +13,21 @@ from torch import Tensor
 from .. import digits
 from .common import MODEL_DIR, Workplace, warm_then_decay
 
-CONFIG = dict(
-    base_dim=12,
-    z_dim=8,
-    dim_mult=[1, 2],
-    num_res_blocks=1,
-    attn_scales=[],
-    temperal_downsample=[True],
-    scale_factor_temporal=2,
-    scale_factor_spatial=2,
-)
-# The posterior's spread is fixed, not learned: learned, it starts at 1 and drowns the means for the first few hundred steps.
+CONFIG = {
+    "base_dim": 12,
+    "z_dim": 8,
+    "dim_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attn_scales": [],
+    "temperal_downsample": [True],
+    "scale_factor_temporal": 2,
+    "scale_factor_spatial": 2,
+}
+# The posterior's spread is fixed: a learned one starts at 1 and drowns the means for the first few hundred steps.
 LATENT_NOISE = 0.03
 MEAN_WEIGHT = 1e-4
 BATCH = 8
-# Short windows are cheap and teach most of it, but codec memory reaches further back: the rest is trained on whole clips.
+# Short windows are cheap and teach most of it; the codec's memory reaches further back, so whole clips come last.
 WINDOW = 9
 WINDOW_STEPS = 1000
 _CHECKPOINT = "vae.pt"
@@ -67,9 +67,7 @@ def train(work: Workplace, steps: int = 1600, seed: int = 0, learning_rate: floa
         if (step + 1) % 50 == 0:
             error = F.mse_loss(rebuilt, target).item()
             print(f"vae {step + 1}/{steps} psnr {psnr(error):.1f} dB, {time.perf_counter() - began:.0f} s", flush=True)
-            work.save(
-                _CHECKPOINT, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            )
+            work.save(_CHECKPOINT, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1})
     _finish(model)
 
 
