@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Clock:
     """Token layout and step range of the running forward, shared by a denoiser and its pruned sites.
 
-    Holds plain integers: compiled code guards on them, so it is compiled once per distinct value and never again.
+    Compiled code reads only ``frames``, ``tokens`` and whether a gate is on, so it is compiled once per distinct state
+    of the gates, however many step ranges there are.
     """
 
     def __init__(self, step_ranges: Sequence[StepRange] = ()) -> None:
@@ -23,6 +24,7 @@ class Clock:
         self.frames = 1
         self.tokens = 0
         self.held = False
+        self.gates: list[Gate] = []
 
     def observe(self, layout: Layout) -> None:
         """Take the layout of the forward that starts."""
@@ -33,18 +35,23 @@ class Clock:
         """Take the noise level of the forward that starts. The ranges of a plan leave no gap, so one holds it."""
         for index, step_range in enumerate(self.step_ranges):
             if level in step_range:
-                self.step_range = index
+                self._turn(index)
                 return
-
 
     @contextlib.contextmanager
     def hold(self, step_range: int) -> Iterator[None]:
         """Pretend that a step range runs, whatever the timestep; for counting, where timesteps have no values."""
-        self.step_range, self.held = step_range, True
+        self._turn(step_range)
+        self.held = True
         try:
             yield
         finally:
             self.held = False
+
+    def _turn(self, step_range: int) -> None:
+        self.step_range = step_range
+        for gate in self.gates:
+            gate.on = gate.ranges is None or step_range in gate.ranges
 
 
 class Gate:
@@ -53,6 +60,8 @@ class Gate:
     def __init__(self, clock: Clock, ranges: frozenset[int] | None = None) -> None:
         self.clock = clock
         self.ranges = ranges
+        self.on = ranges is None or clock.step_range in ranges
+        clock.gates.append(self)
 
     @property
     def always(self) -> bool:
@@ -61,4 +70,4 @@ class Gate:
 
     def active(self) -> bool:
         """Whether the site is pruned in the running forward."""
-        return self.ranges is None or self.clock.step_range in self.ranges
+        return self.on
