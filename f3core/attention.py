@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from f3core.clock import Gate
 
-
 _classes: dict[tuple[type, type], type] = {}
 
 
@@ -134,19 +133,20 @@ def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, 
     """Attention of frame tokens over [text; own frame], without a mask.
 
     ``query`` [B, H, F·s, D] frame after frame (s queries a frame), ``key`` and ``value`` [B, H, text + F·S, D] with
-    text first. Returns [B, H, F·s, D]. O(F·s·(text + S)) work.
+    text first; values may be of another width, and keys of fewer heads with ``enable_gqa``. Returns [B, H, F·s, D of
+    the values]. O(F·s·(text + S)) work.
     """
-    batch, heads, _, width = query.shape
+    batch = query.shape[0]
 
     def by_frame(x: Tensor) -> Tensor:
-        return x.reshape(batch, heads, frames, -1, width).transpose(1, 2).flatten(0, 1)
+        return x.reshape(batch, x.shape[1], frames, -1, x.shape[3]).transpose(1, 2).flatten(0, 1)
 
     def with_text(x: Tensor) -> Tensor:
         own = by_frame(x[:, :, text:])
         if not text:
             return own
-        shared = x[:, None, :, :text].expand(batch, frames, heads, text, width).flatten(0, 1)
+        shared = x[:, None, :, :text].expand(-1, frames, -1, -1, -1).flatten(0, 1)
         return torch.cat([shared, own], dim=2)
 
     out = nn.functional.scaled_dot_product_attention(by_frame(query), with_text(key), with_text(value), **sdpa)
-    return out.reshape(batch, frames, heads, -1, width).transpose(1, 2).flatten(2, 3)
+    return out.reshape(batch, frames, *out.shape[1:]).transpose(1, 2).flatten(2, 3)
