@@ -136,7 +136,7 @@ def as_file(spec: str | Path | Spec | SpecFile, overrides: Iterable[str] = ()) -
     if isinstance(spec, SpecFile):
         return parse_spec(spec.text, spec.name, (*spec.overrides, *overrides)) if list(overrides) else spec
     if isinstance(spec, Spec):
-        text = json.dumps(spec.model_dump(mode="json", exclude_none=True), indent=2)  # JSON is YAML
+        text = json.dumps(spec.model_dump(mode="json"), indent=2)  # JSON is YAML
         return parse_spec(text, "<Spec>", overrides)
     return load_spec(spec, overrides)
 

@@ -1,15 +1,15 @@
 """What can go wrong, as a tree.
 
-    F3Error
-    ├── SpecError            a spec (or a --set override) is wrong; carries file, line and column
-    ├── PluginError          a plugin cannot be used: bad hook, duplicate or unknown name
-    │   └── AdapterMatchError    none or several adapters claim a model
-    ├── ModelError           a model cannot be found, loaded or run
-    ├── ProbeError           attention at a site was not what the adapter declared
-    ├── ScoresError          saved scores do not fit together, or lack what was asked for
-    ├── PlanError            a plan cannot be made from, or applied to, this model
-    ├── CountingError        an operation's cost is unknown, so a total would be wrong
-    └── OutputError          an output folder is in the way, missing or incomplete
+F3Error
+├── SpecError            a spec (or a --set override) is wrong; carries file, line and column
+├── PluginError          a plugin cannot be used: bad hook, duplicate or unknown name
+│   └── AdapterMatchError    none or several adapters claim a model
+├── ModelError           a model cannot be found, loaded or run
+├── ProbeError           attention at a site was not what the adapter declared
+├── ScoresError          saved scores do not fit together, or lack what was asked for
+├── PlanError            a plan cannot be made from, or applied to, this model
+├── CountingError        an operation's cost is unknown, so a total would be wrong
+└── OutputError          an output folder is in the way, missing or incomplete
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class OutputError(F3Error):
 def suggest(word: str, known: Iterable[str]) -> str:
     """What is allowed, with the nearest name first: ``did you mean 'aas'? allowed: aas, drift``."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    folded = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(word.lower(), folded, n=1)
+    hint = f"did you mean {folded[near[0]]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(names) if names else '(none registered)'}"

@@ -103,7 +103,10 @@ def _source(file: SpecFile, registry: Registry, given_model: bool) -> tuple[str,
     """What to load, and whether it lies on this machine."""
     name = file.spec.model.source
     if name in registry.names("source"):
-        return str(registry.entry("source", name).folder), True
+        folder = str(registry.entry("source", name).folder)
+        if not Path(folder).is_dir():
+            raise file.error(("model", "source"), f"{name} should lie in {folder}, which is missing; install it again")
+        return folder, True
     if Path(name).expanduser().is_dir():
         return str(Path(name).expanduser()), True
     if given_model or (_HUB_ID.match(name) and not name.startswith(".")):

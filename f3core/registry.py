@@ -47,21 +47,26 @@ class Registry:
         """Add a plugin. Raises `PluginError` for a mistyped hook, a hook that fails, or a name already taken."""
         hooks = {n for n in vars(Hooks) if n.startswith("f3core_")}
         for attribute in dir(plugin):
-            if attribute.startswith("f3core_") and attribute not in hooks and callable(getattr(plugin, attribute)):
+            hook = getattr(plugin, attribute, None)
+            if not attribute.startswith("f3core_") or not callable(hook):
+                continue
+            if attribute not in hooks:
                 raise PluginError(f"plugin {name!r}: unknown hook {attribute!r}; {suggest(attribute, hooks)}")
+            if not hasattr(hook, f"{GROUP}_impl"):
+                raise PluginError(f"plugin {name!r}: mark {attribute} with @f3core.hookimpl, or it is never called")
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plugin {name!r}: {error}") from error
-        for kind, hook in self.KINDS.items():
-            implementation = getattr(plugin, hook, None)
+        for kind, hook_name in self.KINDS.items():
+            implementation = getattr(plugin, hook_name, None)
             if implementation is None:
                 continue
             try:
                 entries = list(implementation())
             except Exception as error:
-                raise PluginError(f"plugin {name!r}: {hook} failed: {type(error).__name__}: {error}") from error
+                raise PluginError(f"plugin {name!r}: {hook_name} failed: {type(error).__name__}: {error}") from error
             for entry in entries:
                 self._add(kind, entry, name)
 

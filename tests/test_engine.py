@@ -185,3 +185,11 @@ def test_an_unreachable_hub_id_is_said(tiny_spec: Write, tmp_path: Path, monkeyp
     with pytest.raises(ModelError, match="hub"):
         f3core.apply(tiny_spec(), overrides=["model.source=nobody/nothing"])
     assert not list(tmp_path.glob("run*"))
+
+
+def test_a_spec_object_is_as_good_as_its_file(tiny_spec: Write) -> None:
+    spec = f3core.load_spec(tiny_spec(evaluate="null")).spec
+    result = f3core.apply(spec)
+    assert spec.evaluate is None
+    assert result.report.timing is None
+    assert result.report.clips == 0

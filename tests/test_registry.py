@@ -239,3 +239,9 @@ def test_installed_is_read_once(site_packages: Callable[..., None]) -> None:
         assert installed() is installed()
     finally:
         installed.cache_clear()
+
+
+def test_an_unmarked_hook_is_an_error() -> None:
+    unmarked = types.SimpleNamespace(f3core_denoiser_classes=lambda source: {})
+    with pytest.raises(PluginError, match=r"mark f3core_denoiser_classes with @f3core\.hookimpl"):
+        Registry().register(unmarked, "oops")

@@ -51,13 +51,15 @@ def f3core_denoiser_classes(source: str) -> Mapping[str, str] | None:
         return None
 
 
-def _denoisers(index: Mapping[str, Any]) -> dict[str, str]:
+def _denoisers(index: Any) -> dict[str, str]:
     """Components named transformer* or unet* are denoisers; a pruned one counts as what it was pruned from."""
-    return {
-        name: value[1].removeprefix("Pruned")
-        for name, value in index.items()
-        if name.startswith(("transformer", "unet")) and isinstance(value, list) and value[1]
-    }
+    found = {}
+    for name, value in index.items() if isinstance(index, dict) else ():
+        if name.startswith(("transformer", "unet")) and isinstance(value, list | tuple) and len(value) == 2:
+            class_name = value[1]
+            if isinstance(class_name, str):
+                found[name] = class_name.removeprefix("Pruned")
+    return found
 
 
 def __getattr__(name: str) -> Any:
