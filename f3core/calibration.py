@@ -165,6 +165,8 @@ def _gather(
     levels = sorted({level for probe in probes.values() for level in probe.levels}, reverse=True)
     order = [(name, i) for name in sites for i in range(len(sites[name]))]
     cells = [cell for probe in probes.values() for cell in probe.cells.values()]
+    if not cells:
+        raise ModelError("generation never called a denoiser; does the adapter name the right components?")
     heads = max(cell.map.shape[0] for cell in cells)
     frames = max(cell.map.shape[1] for cell in cells)
     shape = (len(order), len(levels))
