@@ -328,5 +328,8 @@ class AdapterContract(ContractBase):
 
     def _compiled(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
         torch._dynamo.reset()
-        with torch.no_grad():
-            return tensors(torch.compile(denoiser, fullgraph=True, backend="aot_eager")(**inputs))
+        try:
+            with torch.no_grad():
+                return tensors(torch.compile(denoiser, fullgraph=True, backend="aot_eager")(**inputs))
+        finally:
+            torch._dynamo.reset()
