@@ -50,7 +50,7 @@ assert not heavy, heavy
 def test_the_drawn_error_tree_is_the_real_one() -> None:
     drawn, above = {}, ["Exception"]
     for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"    ([│├└─ ]*)(\w+Error)\b", line)
+        found = re.match(r"([│├└─ ]*)(\w+Error)\b", line)
         if found:
             depth = len(found[1]) // 4
             drawn[found[2]] = above[depth]
