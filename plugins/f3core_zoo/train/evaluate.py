@@ -37,7 +37,7 @@ def assemble(work: Workplace) -> int:
     pipeline = WanPipeline(
         tokenizer=PreTrainedTokenizerFast.from_pretrained(MODEL_DIR / "tokenizer"),
         text_encoder=UMT5EncoderModel.from_pretrained(MODEL_DIR / "text_encoder"),
-        vae=AutoencoderKLWan.from_pretrained(MODEL_DIR / "vae", torch_dtype=torch.float16),
+        vae=AutoencoderKLWan.from_pretrained(MODEL_DIR / "vae").half(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
         transformer=WanTransformer3DModel.from_pretrained(MODEL_DIR / "transformer").half(),
     )
@@ -70,7 +70,7 @@ def evaluate(
     """Print accuracy, Frechet distance and time of `count` generated clips for each guidance scale."""
     if rebuild:
         print(f"weights of step {assemble(work)}")
-    pipeline = WanPipeline.from_pretrained(MODEL_DIR, torch_dtype=torch.float32)
+    pipeline = WanPipeline.from_pretrained(MODEL_DIR)
     prompts = digits.prompts(count, seed=0)
     for scale in guidance:
         began = time.perf_counter()
