@@ -28,12 +28,14 @@ class Counting(WanAdapter):
 
     def __init__(self, fails_at: str | None = None) -> None:
         self.made: list[str] = []
+        self.seeds: list[int] = []
         self.fails_at = fails_at
 
     def generate(self, pipeline: Any, prompts: Sequence[str], **options: Any) -> torch.Tensor:
         if self.fails_at in prompts:
             raise KeyboardInterrupt
         self.made += prompts
+        self.seeds += options["seeds"]
         return super().generate(pipeline, prompts, **options)
 
 
@@ -94,6 +96,11 @@ def test_shards_merge_to_the_same_bits_in_any_order(pipe: WanPipeline, whole: Sc
         assert merged.header == whole.header
         assert equal(merged.total(), whole.total())
     assert all(sorted(s.prompts) == list(range(5))[rank::world] for rank, s in enumerate(shards))
+
+
+def test_noise_belongs_to_the_prompt_not_to_the_shard(pipe: WanPipeline) -> None:
+    scored(pipe, PROMPTS, adapter := Counting(), shard=(1, 2))
+    assert list(zip(adapter.made, adapter.seeds, strict=True)) == [(PROMPTS[1], 7 + 1), (PROMPTS[3], 7 + 3)]
 
 
 def test_shards_that_do_not_exist_or_hold_nothing(pipe: WanPipeline) -> None:
