@@ -190,7 +190,7 @@ def _gather(
             maps[row, :f, :f] += seen[:, :, :f].sum(0)
             head_counts[row] = n
     passes = {
-        name: tuple(probe.rows[probe.levels.index(level)] if level in probe.levels else 0 for level in levels)
+        name: tuple(sum(n for step, n in probe.rows.items() if probe.levels[step] == level) for level in levels)
         for name, probe in probes.items()
     }
     header = ScoresHeader(

@@ -73,6 +73,10 @@ class Partition:
     """queries of a frame in one row"""
     samples: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
+    def equals(self, other: Partition) -> bool:
+        """Whether both have the same segments, and so are the same for calls of one shape."""
+        return torch.equal(self.query_segment, other.query_segment) and torch.equal(self.key_segment, other.key_segment)
+
 
 def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: AttentionCall, query: Tensor) -> Partition:
     segments = adapter.segments(site, layout, shape)

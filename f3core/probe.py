@@ -143,10 +143,12 @@ class Probe:
             raise ProbeError(f"{site.fqn} ran outside its denoiser's forward")
         query, key = call.query, call.key
         shape = AttentionCall(ordinal, query.shape[0], query.shape[1], query.shape[2], key.shape[2])
-        cache_key = (index, ordinal, self._layout, shape, query.shape[3], query.dtype, query.device)
+        cache_key = (self._layout, shape, query.shape[3], query.dtype, query.device, index)
         part = self._partitions.get(cache_key)
         if part is None:
-            part = self._partitions[cache_key] = partition(self._adapter, site, self._layout, shape, query)
+            part = partition(self._adapter, site, self._layout, shape, query)
+            alike = (p for key, p in self._partitions.items() if key[:-1] == cache_key[:-1] and p.equals(part))
+            part = self._partitions[cache_key] = next(alike, part)  # sites share what they have in common
         heads, frames = query.shape[1], part.frames
         cell = self.cells.get((index, self.step))
         if cell is None:
@@ -169,8 +171,7 @@ class Probe:
         total: Tensor | None = None
         for piece, start in zip(columns, range(0, part.columns, width), strict=True):
             used = min(width, part.columns - start)
-            summed = torch.matmul(weights.to(piece.dtype), piece[..., :used])  # [B, H, F, used]
-            summed = summed.double().sum(0)
+            summed = torch.matmul(weights, piece[..., :used].float()).double().sum(0)  # [H, F, used]
             total = summed if total is None else torch.cat([total, summed], dim=-1)
         assert total is not None
         return nn.functional.pad(total, (0, part.frames + 1 - part.columns))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import f3core_diffusers
 import pytest
 import tiny_wan
 import torch
@@ -257,3 +258,10 @@ def test_a_plan_that_does_not_fit_is_refused_in_our_words(change: Any, made: Any
     edit_config(folder, change)
     with pytest.raises(F3Error):
         DiffusionPipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("carried", [{}, {"plan": {}, "component": "transformer"}, {"plan": None}, []])
+def test_a_damaged_plan_in_the_config_is_said(carried: object) -> None:
+    config = dict(tiny_wan.transformer().config) | {"f3core": carried}
+    with pytest.raises(ModelError, match=r"config\.json is damaged"):
+        f3core_diffusers.PrunedWanTransformer3DModel.from_config(config)

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from diffusers import ModelMixin
+from pydantic import ValidationError
 from torch import nn
 
 from f3core.errors import ModelError
@@ -49,8 +50,11 @@ class PrunedModel(Pruned):
         plain.pop("_class_name", None)
         built = cls.f3_base.from_config(plain, return_unused_kwargs=return_unused_kwargs, **kwargs)
         model = built[0] if return_unused_kwargs else built
-        plan = PruningPlan.model_validate(carried["plan"])
-        apply_plan_(model, plan, installed().make("adapter", plan.adapter), carried["component"])
+        try:
+            plan, component = PruningPlan.model_validate(carried["plan"]), str(carried["component"])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise ModelError(f"{cls.__name__}: the plan in its config.json is damaged: {error}") from error
+        apply_plan_(model, plan, installed().make("adapter", plan.adapter), component)
         return built
 
     @classmethod
