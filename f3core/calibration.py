@@ -84,42 +84,58 @@ def calibrate(
     call: Mapping[str, Any],
     target: AttentionKind,
     stride: int = 1,
+    batch_size: int = 1,
     identity: Mapping[str, Any] | None = None,
     costs: Costs | None = None,
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> Scores:
-    """Scores of prompts ``shard[0]``, ``shard[0] + shard[1]``, ... from the model's own generation.
+    """Scores of every ``shard[1]``-th batch of prompts, from batch ``shard[0]`` on, from the model's own generation.
 
-    Prompt i starts from noise of ``seed + i``, so its scores do not depend on which shard runs it. With ``folder``,
-    every finished prompt is written there and one already written is read, not run. Raises `ScoresError` when what
-    lies there belongs to another calibration.
+    Prompts always meet in the same batches and prompt i starts from noise of ``seed + i``, so scores do not depend on
+    which shard runs them. With ``folder``, every finished prompt is written there and a batch already written is
+    read, not run. Raises `ScoresError` when what lies there belongs to another calibration.
     """
     rank, world = shard
     if not 0 <= rank < world:
         raise ScoresError(f"shard {rank} of {world} does not exist; ranks count from 0")
     denoisers = adapter.denoisers(pipeline)
     sites = {name: adapter.sites(denoiser, name) for name, denoiser in denoisers.items()}
-    mine = list(range(rank, len(prompts), world))
-    scores: Scores | None = None
-    for done, index in enumerate(mine):
-        file = folder / f"prompt-{index:05d}.safetensors" if folder else None
-        if file is not None and file.exists():
-            one = Scores.load(file)
-            if dict(one.header.identity) != dict(identity or {}):
-                raise ScoresError(f"{file}: of another calibration; remove {folder} or choose another output")
-        else:
-            probes = _run(adapter, pipeline, prompts[index], steps, seed + index, call, target, stride)
-            one = _gather(adapter, probes, sites, index, target, identity or {}, costs)
-            if file is not None:
-                _write(one, file)
-        scores = one if scores is None else scores.merge(one)
+    every = range(len(prompts))
+    batches = [every[i : i + batch_size] for i in every[::batch_size]][rank::world]
+    total, parts = sum(map(len, batches)), list[Scores]()
+    for batch in batches:
+        kept = _kept(folder, batch, identity or {})
+        if kept is None:
+            chosen, seeds = [prompts[i] for i in batch], [seed + i for i in batch]
+            probes = _run(adapter, pipeline, chosen, steps, seeds, call, target, stride)
+            header = _header(adapter, probes, sites, len(batch), target, identity or {}, costs)
+            kept = [Scores(header, {i: _gather(probes, header, sites, place)}) for place, i in enumerate(batch)]
+            for i, one in zip(batch, kept, strict=True):
+                if folder is not None:
+                    _write(one, _file(folder, i))
+        parts += kept
         if progress:
-            progress(done + 1, len(mine))
-    if scores is None:
+            progress(len(parts), total)
+    if not parts:
         raise ScoresError(f"shard {rank} of {world} holds none of the {len(prompts)} prompts")
-    return scores
+    return parts[0].merge(*parts[1:])
+
+
+def _file(folder: Path, index: int) -> Path:
+    return folder / f"prompt-{index:05d}.safetensors"
+
+
+def _kept(folder: Path | None, batch: Sequence[int], identity: Mapping[str, Any]) -> list[Scores] | None:
+    """Scores of a batch that an earlier run finished, or None."""
+    if folder is None or not all(_file(folder, i).exists() for i in batch):
+        return None
+    found = [Scores.load(_file(folder, i)) for i in batch]
+    for i, one in zip(batch, found, strict=True):
+        if dict(one.header.identity) != dict(identity):
+            raise ScoresError(f"{_file(folder, i)}: of another calibration; remove {folder}, or choose another output")
+    return found
 
 
 def _write(scores: Scores, file: Path) -> None:
@@ -132,80 +148,86 @@ def _write(scores: Scores, file: Path) -> None:
 def _run(
     adapter: Adapter,
     pipeline: Any,
-    prompt: str,
+    prompts: Sequence[str],
     steps: int,
-    seed: int,
+    seeds: Sequence[int],
     call: Mapping[str, Any],
     target: AttentionKind,
     stride: int,
 ) -> dict[str, Probe]:
-    denoisers = adapter.denoisers(pipeline)
     probes = {
-        name: Probe(adapter, denoiser, dict(enumerate(adapter.sites(denoiser, name))), stride=stride, target=target)
-        for name, denoiser in denoisers.items()
+        name: Probe(
+            adapter,
+            denoiser,
+            dict(enumerate(adapter.sites(denoiser, name))),
+            stride=stride,
+            target=target,
+            prompts=len(prompts),
+        )
+        for name, denoiser in adapter.denoisers(pipeline).items()
     }
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(adapter.observable(pipeline))
         for probe in probes.values():
             stack.enter_context(probe.watching())
-        adapter.generate(pipeline, [prompt], steps=steps, seeds=[seed], call=call)
+        adapter.generate(pipeline, prompts, steps=steps, seeds=seeds, call=call)
     return probes
 
 
-def _gather(
+def _header(
     adapter: Adapter,
     probes: Mapping[str, Probe],
     sites: Mapping[str, Sequence[AttentionSite]],
-    index: int,
+    prompts: int,
     target: AttentionKind,
     identity: Mapping[str, Any],
     costs: Costs | None,
-) -> Scores:
-    """Arrays of one prompt from what the probes of its denoisers saw."""
+) -> ScoresHeader:
     levels = sorted({level for probe in probes.values() for level in probe.levels}, reverse=True)
-    order = [(name, i) for name in sites for i in range(len(sites[name]))]
-    cells = [cell for probe in probes.values() for cell in probe.cells.values()]
-    if not cells:
+    if not any(probe.cells for probe in probes.values()):
         raise ModelError("generation never called a denoiser; does the adapter name the right components?")
-    heads = max(cell.map.shape[0] for cell in cells)
-    frames = max(cell.map.shape[1] for cell in cells)
-    shape = (len(order), len(levels))
-    mass, queries = np.zeros((*shape, heads, 3)), np.zeros(shape)
+    heads = {(name, i): cell.maps.shape[1] for name, probe in probes.items() for (i, _), cell in probe.cells.items()}
+    every = [(name, i, site) for name, listed in sites.items() for i, site in enumerate(listed)]
+    return ScoresHeader(
+        adapter=adapter.name,
+        sites=tuple(site.fqn for _, _, site in every),
+        heads=tuple(heads.get((name, i), 0) for name, i, _ in every),
+        levels=tuple(levels),
+        passes={
+            name: tuple(
+                sum(rows for step, rows in probe.rows.items() if probe.levels[step] == level) // prompts
+                for level in levels
+            )
+            for name, probe in probes.items()
+        },
+        drift_target=target,
+        removals={
+            site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for _, _, site in every
+        },
+        identity=dict(identity),
+        costs=costs.model_dump(mode="json") if costs else None,
+    )
+
+
+def _gather(
+    probes: Mapping[str, Probe], header: ScoresHeader, sites: Mapping[str, Sequence[AttentionSite]], place: int
+) -> PromptScores:
+    """Arrays of the prompt at ``place`` in its batch, from what the probes of the denoisers saw."""
+    shape = (len(header.sites), len(header.levels))
+    frames = max(cell.maps.shape[2] for probe in probes.values() for cell in probe.cells.values())
+    mass, queries = np.zeros((*shape, max(header.heads), 3)), np.zeros(shape)
     drift, drift_queries = np.zeros(shape), np.zeros(shape)
-    maps, head_counts = np.zeros((len(order), frames, frames)), [0] * len(order)
-    for row, (name, i) in enumerate(order):
-        for step, level in enumerate(probes[name].levels):
-            cell = probes[name].cells.get((i, step))
-            if cell is None:
-                continue
-            column = levels.index(level)
-            seen = cell.map.cpu().numpy()
+    maps = np.zeros((shape[0], frames, frames))
+    for name, probe in probes.items():
+        for (i, step), cell in probe.cells.items():
+            row, column = header.sites.index(sites[name][i].fqn), header.levels.index(probe.levels[step])
+            seen = cell.maps[place].cpu().numpy()
             n, f = seen.shape[0], seen.shape[1]
             own = np.trace(seen[:, :, :f], axis1=1, axis2=2)
             text, visual = seen[:, :, f].sum(1), seen[:, :, :f].sum((1, 2))
             mass[row, column, :n] += np.stack([text, own, visual - own], axis=1)
             queries[row, column] += cell.queries
-            drift[row, column] += float(cell.drift)
+            drift[row, column] += float(cell.drifts[place])
             drift_queries[row, column] += cell.drift_queries
             maps[row, :f, :f] += seen[:, :, :f].sum(0)
-            head_counts[row] = n
-    passes = {
-        name: tuple(sum(n for step, n in probe.rows.items() if probe.levels[step] == level) for level in levels)
-        for name, probe in probes.items()
-    }
-    header = ScoresHeader(
-        adapter=adapter.name,
-        sites=tuple(sites[name][i].fqn for name, i in order),
-        heads=tuple(head_counts),
-        levels=tuple(levels),
-        passes=passes,
-        drift_target=target,
-        removals={
-            site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()}
-            for component in sites.values()
-            for site in component
-        },
-        identity=dict(identity),
-        costs=costs.model_dump(mode="json") if costs else None,
-    )
-    return Scores(header, {index: PromptScores(mass, queries, drift, drift_queries, maps)})
+    return PromptScores(mass, queries, drift, drift_queries, maps)

@@ -187,7 +187,7 @@ def score(
         priced = costs(model.adapter, model.denoisers, inputs)
     listener("Counting MACs", 1, 1)
     prompts = job.prompts(spec.num_prompts, spec.seed)
-    listener("Scoring prompts", 0, len(range(shard[0], len(prompts), shard[1])))
+    listener("Scoring prompts", 0, len(prompts) // shard[1])
     return calibrate(
         model.adapter,
         model.pipeline,
@@ -197,6 +197,7 @@ def score(
         call=model.call,
         target=job.file.spec.prune.target,
         stride=spec.query_stride,
+        batch_size=spec.batch_size,
         identity=_calibration_identity(job, prompts),
         costs=priced,
         folder=folder,
@@ -256,6 +257,7 @@ def _calibration_identity(job: Job, prompts: Sequence[str]) -> dict[str, Any]:
         "steps": spec.calibrate.steps,
         "seed": spec.calibrate.seed,
         "query_stride": spec.calibrate.query_stride,
+        "batch_size": spec.calibrate.batch_size,
         "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
     }
 

@@ -31,13 +31,26 @@ DRIFT_STRIDE = 8
 
 @dataclass
 class CellSums:
-    """Sums at one (site, step): ``map`` [H, F, F + 1] mass from queries of a frame to keys of a frame (text last),
-    float64; ``queries`` visual query rows behind it; ``drift`` and ``drift_queries`` likewise."""
+    """Sums at one (site, step), apart for the P prompts of a run.
 
-    map: Tensor
+    ``maps`` [P, H, F, F + 1]: mass from queries of a frame to keys of a frame (text last), float64. ``drifts`` [P]:
+    squared norms, float64. ``queries`` and ``drift_queries``: the rows behind them, of each prompt.
+    """
+
+    maps: Tensor
+    drifts: Tensor
     queries: float = 0.0
-    drift: Tensor | float = 0.0
     drift_queries: float = 0.0
+
+    @property
+    def map(self) -> Tensor:
+        """``maps`` of all prompts together, [H, F, F + 1]."""
+        return self.maps.sum(0)
+
+    @property
+    def drift(self) -> Tensor:
+        """``drifts`` of all prompts together."""
+        return self.drifts.sum()
 
 
 class _Watch(TorchFunctionMode):
@@ -74,7 +87,9 @@ class Probe:
     """Watches the sites of one denoiser while `watching`; results are in ``cells``, keyed by (site index, step).
 
     ``stride`` k looks at every k-th query of each frame. ``target`` is the kind whose removal drift measures, None
-    for no drift. Rows of a batch are summed. Raises `ProbeError` when a site runs without a recognisable attention.
+    for no drift. ``prompts`` run at once, P: the rows of a batch belong to them in turn (guidance branches
+    outermost, as pipelines stack them) and are summed prompt by prompt. Raises `ProbeError` when a site runs without
+    a recognisable attention.
     """
 
     def __init__(
@@ -85,12 +100,14 @@ class Probe:
         *,
         stride: int = 1,
         target: AttentionKind | None = AttentionKind.TEMPORAL,
+        prompts: int = 1,
     ) -> None:
         self._adapter = adapter
         self._denoiser = denoiser
         self._sites = sites
         self._stride = stride
         self._target = target
+        self._prompts = prompts
         self._partitions: dict[Any, Partition] = {}
         self._layout: Layout | None = None
         self.cells: dict[tuple[int, int], CellSums] = {}
@@ -115,6 +132,8 @@ class Probe:
 
     def _around_denoiser(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._layout = self._adapter.layout(self._denoiser, args, kwargs)
+        if self._layout.batch % self._prompts:
+            raise ProbeError(f"a forward of {self._layout.batch} rows cannot be shared by {self._prompts} prompts")
         level = self._adapter.noise_level(args, kwargs)
         if not self.levels or self.levels[-1] != level:
             self.levels.append(level)
@@ -152,26 +171,36 @@ class Probe:
         heads, frames = query.shape[1], part.frames
         cell = self.cells.get((index, self.step))
         if cell is None:
-            empty = torch.zeros(heads, frames, frames + 1, dtype=torch.float64, device=query.device)
-            cell = self.cells[(index, self.step)] = CellSums(empty)
-        cell.queries += part.visual * self._layout.batch
+            zeros = torch.zeros(self._prompts, heads, frames, frames + 1, dtype=torch.float64, device=query.device)
+            cell = self.cells[(index, self.step)] = CellSums(zeros, zeros.new_zeros(self._prompts))
+        rows = self._layout.batch // self._prompts
+        cell.queries += part.visual * rows
         if part.only_text:  # all mass is the text's, whatever the scores: no attention needed
-            per_frame = part.visual / frames * self._layout.batch
-            cell.map[:, :, frames] += per_frame
+            cell.maps[..., frames] += part.visual / frames * rows
         else:
-            cell.map += self._mass(part, call, self._stride)
+            cell.maps += self._mass(part, call)
         if self._target is not None and self._target in site.kinds:
             self._add_drift(cell, part, site, module, call, out)
 
-    def _mass(self, part: Partition, call: SdpaCall, stride: int) -> Tensor:
-        picked, weights = sample(part, stride, self.step)
-        query, options = call.at(picked if stride > 1 else None)
+    def _by_prompt(self, rows: Tensor) -> Tensor:
+        """Sums over the rows [B, ...] of an attention call, prompt by prompt: [P, ...] float64.
+
+        A clip's rows lie together (frames or pixels folded into the batch), prompts in turn, guidance outermost.
+        """
+        assert self._layout is not None
+        folded = rows.shape[0] // self._layout.batch
+        apart = rows.double().reshape(-1, self._prompts, folded, *rows.shape[1:])
+        return apart.sum((0, 2)) if apart.shape[0] * folded > 1 else apart[0, :, 0]
+
+    def _mass(self, part: Partition, call: SdpaCall) -> Tensor:
+        picked, weights = sample(part, self._stride, self.step)
+        query, options = call.at(picked if self._stride > 1 else None)
         columns = [sdpa(query, call.key, one_hot.expand(*call.key.shape), **options) for one_hot in part.one_hot]
         width = query.shape[3]
         total: Tensor | None = None
         for piece, start in zip(columns, range(0, part.columns, width), strict=True):
             used = min(width, part.columns - start)
-            summed = torch.matmul(weights, piece[..., :used].float()).double().sum(0)  # [H, F, used]
+            summed = self._by_prompt(torch.matmul(weights, piece[..., :used].float()))  # [P, H, F, used]
             total = summed if total is None else torch.cat([total, summed], dim=-1)
         assert total is not None
         return nn.functional.pad(total, (0, part.frames + 1 - part.columns))
@@ -190,5 +219,5 @@ class Probe:
         delta = (out[:, :, picked] - kept).transpose(1, 2).flatten(2)
         if site.output is not None:
             delta = nn.functional.linear(delta, module.get_submodule(site.output).weight)  # type: ignore[arg-type]
-        cell.drift = cell.drift + delta.float().square().sum().double()
-        cell.drift_queries += float(delta.shape[0] * delta.shape[1])
+        cell.drifts += self._by_prompt(delta.float().square().sum((1, 2)))
+        cell.drift_queries += delta.shape[0] * delta.shape[1] / self._prompts

@@ -54,6 +54,7 @@ class CalibrateSpec(_Section):
     num_prompts: _Count = 16
     steps: _Count = Field(20, description="denoising steps of each calibration run")
     seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: _Count = Field(1, description="prompts run at once; more is faster where the device is not full")
     query_stride: _Count = Field(1, description="look at every k-th query of each frame: 1 is exact, 8 nearly free")
 
 

@@ -98,6 +98,40 @@ def test_shards_merge_to_the_same_bits_in_any_order(pipe: WanPipeline, whole: Sc
     assert all(sorted(s.prompts) == list(range(5))[rank::world] for rank, s in enumerate(shards))
 
 
+def test_prompts_scored_in_batches_stay_apart(pipe: WanPipeline, whole: Scores) -> None:
+    batched = scored(pipe, PROMPTS, batch_size=2)
+    assert batched.header == whole.header
+    for i, alone in whole.prompts.items():
+        for name in PromptScores.FIELDS:
+            assert np.allclose(getattr(batched.prompts[i], name), getattr(alone, name), rtol=1e-4), (i, name)
+    parts = [scored(pipe, PROMPTS, batch_size=2, shard=(rank, 2)) for rank in (1, 0)]
+    assert [sorted(part.prompts) for part in parts] == [[2, 3], [0, 1, 4]]
+    merged = parts[0].merge(parts[1])
+    assert all(equal(merged.prompts[i], batched.prompts[i]) for i in batched.prompts)
+
+
+def test_guidance_in_one_batch_is_told_from_prompts(whole: Scores) -> None:
+    """Rows come as [unconditional of all prompts, conditional of all prompts]."""
+
+    class GuidesInOneBatch(WanAdapter):
+        def generate(self, pipeline: Any, prompts: Sequence[str], **options: Any) -> torch.Tensor:
+            torch.manual_seed(0)
+            denoiser = pipeline.transformer
+            inputs = self.example_inputs(denoiser, frames=3, height=8, width=8, batch=4, text=8)
+            chosen = torch.tensor([[0, 2], [1, 3]])[[{"a": 0, "b": 1}[p] for p in prompts]].T.flatten()
+            rows = {k: v[chosen] if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+            denoiser(**rows)
+            return torch.zeros(len(prompts), 5, 3, 16, 16)
+
+    pipe = tiny_wan.pipeline()
+    together = scored(pipe, ["a", "b"], GuidesInOneBatch(), batch_size=2)
+    alone = scored(pipe, ["a", "b"], GuidesInOneBatch())
+    for i in (0, 1):
+        for name in PromptScores.FIELDS:
+            assert np.allclose(getattr(together.prompts[i], name), getattr(alone.prompts[i], name), rtol=1e-4), name
+    assert not np.allclose(alone.prompts[0].mass, alone.prompts[1].mass, rtol=1e-3)
+
+
 def test_noise_belongs_to_the_prompt_not_to_the_shard(pipe: WanPipeline) -> None:
     scored(pipe, PROMPTS, adapter := Counting(), shard=(1, 2))
     assert list(zip(adapter.made, adapter.seeds, strict=True)) == [(PROMPTS[1], 7 + 1), (PROMPTS[3], 7 + 3)]

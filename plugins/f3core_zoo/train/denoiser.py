@@ -73,7 +73,7 @@ def prepare_latents(work: Workplace) -> None:
     work.save(_LATENTS, {"latents": torch.cat(latents), "captions": torch.tensor(captions)})
 
 
-def train(work: Workplace, steps: int = 7000, seed: int = 0, ranks: int = 2, batch: int = 16) -> None:
+def train(work: Workplace, steps: int = 3600, seed: int = 0, ranks: int = 2, batch: int = 16) -> None:
     """Train for `steps` steps in all, `ranks` processes of `batch` clips each; resumes from the last checkpoint."""
     prepare_latents(work)
     meeting = work.path("meeting")

@@ -24,12 +24,14 @@ CONFIG = {
     "scale_factor_spatial": 2,
 }
 # The posterior's spread is fixed: a learned one starts at 1 and drowns the means for the first few hundred steps.
-LATENT_NOISE = 0.03
+SPREAD = 0.1
 MEAN_WEIGHT = 1e-4
 BATCH = 8
-# Short windows are cheap and teach most of it; the codec's memory reaches further back, so whole clips come last.
+# Short windows are cheap and teach most of it; the codec's memory reaches further back, so whole clips follow, with
+# less noise and a learning-rate curve of their own.
 WINDOW = 9
 WINDOW_STEPS = 1000
+WINDOW_NOISE, CLIP_NOISE = 0.1, 0.03
 _CHECKPOINT = "vae.pt"
 
 
@@ -47,17 +49,18 @@ def train(work: Workplace, steps: int = 1600, seed: int = 0, learning_rate: floa
 
     began = time.perf_counter()
     for step in range(first, steps):
+        windows = step < WINDOW_STEPS
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * warm_then_decay(step, steps, 30)
+            group["lr"] = learning_rate * warm_then_decay(step, WINDOW_STEPS if windows else steps, 30)
         clips, _ = digits.sample(BATCH, seed * 1_000_003 + step)
-        if step < WINDOW_STEPS:
+        if windows:
             start = step % (digits.FRAMES - WINDOW + 1)
             clips = clips[:, start : start + WINDOW]
         target = to_model(clips)
         means = model.encode(target).latent_dist.mean
         # The noise comes from a generator that depends on the step alone, so that a resumed run repeats itself.
         noise = torch.Generator().manual_seed(seed * 7_000_003 + step)
-        noisy = means + LATENT_NOISE * torch.randn(means.shape, generator=noise)
+        noisy = means + (WINDOW_NOISE if windows else CLIP_NOISE) * torch.randn(means.shape, generator=noise)
         rebuilt = decode_unclamped(model, noisy)
         loss = F.mse_loss(rebuilt, target) + 0.2 * F.l1_loss(rebuilt, target) + MEAN_WEIGHT * means.square().mean()
         optimizer.zero_grad(set_to_none=True)
@@ -121,8 +124,8 @@ def _finish(model: AutoencoderKLWan) -> None:
 
 
 def _fix_spread(model: AutoencoderKLWan) -> None:
-    """Make the codec's posterior as wide as `LATENT_NOISE` everywhere, whatever the clip."""
+    """Make the codec's posterior as wide as `SPREAD` everywhere, whatever the clip."""
     with torch.no_grad():
         half = CONFIG["z_dim"]
         model.quant_conv.weight[half:] = 0.0
-        model.quant_conv.bias[half:] = 2 * math.log(LATENT_NOISE)
+        model.quant_conv.bias[half:] = 2 * math.log(SPREAD)
