@@ -27,4 +27,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) build dist

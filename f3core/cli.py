@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from f3core.errors import F3Error, SpecError
+from f3core.errors import F3Error, OutputError, SpecError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -118,8 +118,10 @@ def plan(
 
     file, merged = _load(spec, overrides), _merged(scores)
     assert merged is not None
-    made = make_plan(resolve(file, installed(), check_output=False), merged)
+    made = make_plan(resolve(file, installed(), given_model=True, check_output=False), merged)
     if output is not None:
+        if output.exists():
+            raise OutputError(f"{output} is there already and is not overwritten; give another --output, or remove it")
         made.save(output)
     _show(quiet, as_json, lambda: made.model_dump(mode="json"), lambda: _plan_table(made))
 

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
 from f3core.calibration import Inputs, calibrate, capture_inputs
-from f3core.errors import ModelError, OutputError
+from f3core.errors import ModelError, OutputError, ScoresError, SpecError
+from f3core.evaluate import noise_seeds
 from f3core.flops import costs
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import measure
 from f3core.meta import share_copy
 from f3core.plan import PruningPlan
-from f3core.planning import make_plan
+from f3core.planning import chosen_removals, make_plan
 from f3core.registry import Registry, installed
 from f3core.report import Report
 from f3core.scores import Scores
@@ -44,12 +46,13 @@ def silent(task: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What `apply` made. ``pipeline`` is the pruned one, ready to generate; ``folder`` holds everything."""
+    """What `apply` made. ``pipeline`` is the pruned one: ``pipeline(prompt, **call)``; ``folder`` holds everything."""
 
     report: Report
     plan: PruningPlan
     scores: Scores
     pipeline: Any
+    call: Mapping[str, Any]
     folder: Path
 
 
@@ -69,15 +72,20 @@ def apply(
     ``pipeline``: one already loaded, instead of the spec's source; it is not altered. ``scores``: of an earlier run,
     instead of calibrating. ``overrides``: ``prune.ratio=0.3``-like. ``resume``: go on with an interrupted run.
 
+    The report counts in MACs (multiply-adds), seconds and bytes; ``scores.mass(kind)`` is [sites, steps] attention
+    mass; clips are [B, F, 3, H, W] in [0, 1].
+
     Raises `SpecError` before anything is loaded when the spec is wrong, `OutputError` when the output is in the way,
     and other `F3Error` where a model does not do what its adapter says.
     """
     file = as_file(spec, overrides)
     job = resolve(file, registry or installed(), output=output, given_model=pipeline is not None)
-    with workspace(job.output, _identity(job, pipeline), resume=resume) as work:
+    with workspace(job.output, {"run": "apply"}, resume=resume) as work:
         model = load(job, pipeline, listener)
         inputs = inputs_of(job, model)
-        if scores is None:
+        if scores is not None:
+            _check_scores(job, model, scores)
+        else:
             scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
         plan = make_plan(job, scores)
         pruned = prune(model, plan)
@@ -90,14 +98,14 @@ def apply(
         finished = _report(job, model, plan, scores, measured, work.folder)
         report.save(finished, work.folder)
         work.finish()
-    return Result(finished, plan, scores, pruned, job.output)
+    return Result(finished, plan, scores, pruned, model.call, job.output)
 
 
 def plan_only(
     file: SpecFile, *, pipeline: Any = None, scores: Scores | None = None, listener: Listener = silent
 ) -> PruningPlan:
     """The plan that `apply` would carry out; nothing is written."""
-    job = resolve(file, installed(), given_model=pipeline is not None)
+    job = resolve(file, installed(), given_model=pipeline is not None, check_output=False)
     if scores is None:
         model = load(job, pipeline, listener)
         scores = score(job, model, inputs_of(job, model), listener=listener)
@@ -121,7 +129,11 @@ def score_only(
     path = output or job.output.with_name(f"{job.output.name}.scores{part}.safetensors")
     if path.exists():
         raise OutputError(f"{path} is there already and is not overwritten; give another --output, or remove it")
-    with workspace(path, {**_identity(job, None), "shard": shard}, resume=resume) as work:
+    spec = job.file.spec.calibrate
+    batches = -(-spec.num_prompts // spec.batch_size)
+    if shard[0] >= batches:
+        raise SpecError(f"--shard {shard[0]}/{shard[1]}: there are only {batches} batches of prompts to share")
+    with workspace(path, {"run": "score", "shard": shard}, resume=resume) as work:
         model = load(job, listener=listener)
         folder = work.scratch / "calibration"
         scores = score(job, model, inputs_of(job, model), folder=folder, shard=shard, listener=listener)
@@ -148,6 +160,8 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     if pipeline is None:
         adapter = _adapter_for_source(job)
         device = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise job.file.error(("model", "device"), f"{device} is asked for, but torch sees no CUDA device")
         dtype = getattr(torch, spec.dtype) if spec.dtype else None
         pipeline = adapter.load(job.source, dtype=dtype, device=torch.device(device))
     else:
@@ -158,8 +172,11 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     for name, denoiser in denoisers.items():
         if isinstance(denoiser, Pruned) and denoiser.f3_plan is not None:
             raise ModelError(f"{job.source}: its {name} is pruned already; start from the unpruned model")
+        if any(hasattr(module, "_hf_hook") for module in denoiser.modules()):
+            raise ModelError(f"{name} is offloaded; prune first, then enable offloading on the pruned pipeline")
         denoiser.eval()
     sites = tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
+    chosen_removals(job, sites)
     listener("Loading the model", 1, 1)
     return Model(adapter, pipeline, denoisers, sites, job.call)
 
@@ -187,18 +204,18 @@ def score(
         priced = costs(model.adapter, model.denoisers, inputs)
     listener("Counting MACs", 1, 1)
     prompts = job.prompts(spec.num_prompts, spec.seed)
-    listener("Scoring prompts", 0, len(prompts) // shard[1])
+    listener("Scoring prompts", 0, -(-len(prompts) // shard[1]))
     return calibrate(
         model.adapter,
         model.pipeline,
         prompts,
         steps=spec.steps,
-        seed=spec.seed,
+        seed=noise_seeds(spec.seed, 1)[0],
         call=model.call,
         target=job.file.spec.prune.target,
         stride=spec.query_stride,
         batch_size=spec.batch_size,
-        identity=_calibration_identity(job, prompts),
+        identity=_identity(job, model, prompts),
         costs=priced,
         folder=folder,
         shard=shard,
@@ -248,11 +265,11 @@ def _adapter_for_pipeline(job: Job, pipeline: Any) -> Adapter:
     raise ModelError(f"no component of {type(pipeline).__name__} is a model that an adapter matches; set model.adapter")
 
 
-def _calibration_identity(job: Job, prompts: Sequence[str]) -> dict[str, Any]:
+def _identity(job: Job, model: Model, prompts: Sequence[str]) -> dict[str, Any]:
+    """What must agree for scores to be of one calibration."""
     spec = job.file.spec
     return {
-        "source": spec.model.source,
-        "dtype": spec.model.dtype,
+        "model": {name: fingerprint(denoiser) for name, denoiser in model.denoisers.items()},
         "call": json.dumps(dict(job.call), sort_keys=True, default=str),
         "steps": spec.calibrate.steps,
         "seed": spec.calibrate.seed,
@@ -262,10 +279,25 @@ def _calibration_identity(job: Job, prompts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _identity(job: Job, pipeline: Any) -> dict[str, Any]:
-    dumped = job.file.spec.model_dump(mode="json")
-    dumped.pop("output")
-    return {"spec": dumped, "pipeline": type(pipeline).__name__ if pipeline is not None else None}
+def fingerprint(module: nn.Module) -> str:
+    """A hash over names, shapes, dtypes and the first values of every tensor: cheap, and other for other weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().flatten()[:8].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_scores(job: Job, model: Model, scores: Scores) -> None:
+    """Raises `ScoresError` for scores of another model, call or calibration, or of a part of the prompts."""
+    spec = job.file.spec.calibrate
+    wanted, given = _identity(job, model, job.prompts(spec.num_prompts, spec.seed)), dict(scores.header.identity)
+    differing = sorted(key for key in wanted if given.get(key) != wanted[key])
+    if differing:
+        raise ScoresError(f"the scores given are of another calibration, which differs in: {', '.join(differing)}")
+    missing = set(range(spec.num_prompts)) - scores.prompts.keys()
+    if missing:
+        raise ScoresError(f"the scores given lack {len(missing)} of {spec.num_prompts} prompts; give every shard's")
 
 
 def _carry_call(model: Model, folder: Path) -> None:

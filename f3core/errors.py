@@ -37,8 +37,6 @@ class SpecError(F3Error):
 class PluginError(F3Error):
     """A plugin cannot be used."""
 
-    exit_code = 2
-
 
 class AdapterMatchError(PluginError):
     """None or several adapters claim a model."""

@@ -41,6 +41,7 @@ __all__ = [
     "quality",
 ]
 
+_SEEDS_APART = 1_000_003
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -134,6 +135,11 @@ def _watched(modules: Iterable[nn.Module]) -> Iterator[_Stopwatch]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def noise_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of ``count`` clips' noise; those of different ``seed`` share none."""
+    return [seed * _SEEDS_APART + i for i in range(count)]
 
 
 def generate(

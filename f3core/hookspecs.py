@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pluggy
@@ -46,12 +46,12 @@ class AdapterEntry(Entry):
     """An adapter, and what can be said of its models without loading one.
 
     ``model_classes`` are class names of denoisers; a subclass of one matches too. ``removals`` is the union over its
-    sites, so that a spec that asks for an impossible one is refused early.
+    sites, so that a spec that asks for an impossible one is refused early; left out, the sites are asked once loaded.
     """
 
     model_classes: tuple[str, ...] = ()
     default_axis: PruningAxis = PruningAxis.LAYER
-    removals: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
+    removals: Mapping[AttentionKind, tuple[Removal, ...]] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.registry import Registry
+from f3core.sites import AttentionKind, Removal
 from f3core.spec import SpecFile
 
 T = TypeVar("T")
@@ -78,8 +79,8 @@ def resolve(
         attempt(_prompt_lines, file, spec.calibrate.prompts, registry)
     check(("prune", "method"), "method", spec.prune.method)
     check(("prune", "criterion"), "criterion", spec.prune.criterion)
-    if entry is not None:
-        attempt(_check_removal, file, entry)
+    if entry is not None and entry.removals is not None:
+        attempt(_check_removal, file, entry.name, entry.removals)
     for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
         check(("evaluate", "metrics", i), "metric", metric)
     target = Path(output if output is not None else spec.output)
@@ -143,19 +144,16 @@ def match_classes(registry: Registry, classes: Mapping[str, str]) -> AdapterEntr
     return next(iter(entries.values()))
 
 
-def _check_removal(file: SpecFile, entry: AdapterEntry) -> None:
+def _check_removal(file: SpecFile, adapter: str, removals: Mapping[AttentionKind, tuple[Removal, ...]]) -> None:
     prune = file.spec.prune
-    allowed = entry.removals.get(prune.target, ())
+    allowed = removals.get(prune.target, ())
     if not allowed:
-        kinds = ", ".join(map(str, entry.removals))
-        message = f"no site of adapter {entry.name!r} can lose {prune.target}; allowed: {kinds}"
+        kinds = ", ".join(map(str, removals))
+        message = f"no site of adapter {adapter!r} can lose {prune.target}; allowed: {kinds}"
         raise file.error(("prune", "target"), message)
     if prune.removal is not None and prune.removal not in allowed:
-        raise file.error(
-            ("prune", "removal"),
-            f"sites of adapter {entry.name!r} cannot lose {prune.target} by {prune.removal}; "
-            f"{suggest(str(prune.removal), map(str, allowed))}",
-        )
+        message = f"sites of adapter {adapter!r} cannot lose {prune.target} by {prune.removal}; "
+        raise file.error(("prune", "removal"), message + suggest(str(prune.removal), map(str, allowed)))
 
 
 def _prompt_lines(file: SpecFile, name: str, registry: Registry | None = None) -> list[str]:

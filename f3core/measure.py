@@ -11,7 +11,7 @@ from f3core import evaluate, figures
 from f3core.adapter import Model
 from f3core.calibration import Inputs
 from f3core.flops import MacCount, count
-from f3core.footprint import folder_bytes, model_size, peak_memory
+from f3core.footprint import model_size, peak_memory
 from f3core.meta import meta_copy, on_meta
 from f3core.plan import Costs, PruningPlan
 from f3core.report import Counts, Macs, MacsChange, Quality
@@ -41,12 +41,13 @@ def measure(
     with model.adapter.observable(pruned):
         forwards, generation = count_change(model, pruned, plan, scores, inputs)
     after = model.adapter.denoisers(pruned)
-    sizes = [folder_bytes(folder / "model", name) or 0 for name in after]
     fields: dict[str, Any] = {
         "forwards": forwards,
         "generation": generation,
         "parameters": Counts(before=model_size(model.adapter, model.pipeline), after=model_size(model.adapter, pruned)),
-        "disk": Counts(before=sum(map(tensor_bytes, model.denoisers.values())), after=sum(sizes)),
+        "disk": Counts(
+            before=sum(map(tensor_bytes, model.denoisers.values())), after=sum(map(tensor_bytes, after.values()))
+        ),
     }
     return fields | _run_both(job, model, pruned, folder, listener)
 
@@ -116,13 +117,20 @@ def _total(sums: Mapping[str, int]) -> Macs:
     return Macs(total=sums["total"], kinds=kinds)
 
 
+def _notes(steps: int, calibrated: int) -> tuple[str, ...]:
+    if steps == calibrated:
+        return (
+            f"MACs of a clip are for the {calibrated} calibrated steps; clips, seconds and memory for {steps} steps.",
+        )
+
+
 def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Listener) -> dict[str, Any]:
     spec = job.file.spec.evaluate
     if spec is None:
         return {}
     steps = spec.steps or job.file.spec.calibrate.steps
     prompts = job.prompts(spec.num_clips, spec.seed)
-    seeds = [spec.seed * 1_000_003 + i for i in range(len(prompts))]
+    seeds = evaluate.noise_seeds(spec.seed, len(prompts))
 
     def clips(pipeline: Any, title: str) -> evaluate.Generation:
         listener(title, 0, len(prompts))
@@ -145,6 +153,7 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
     gif, mp4 = figures.side_by_side(before.clips[shown], after.clips[shown], prompts[shown], folder)
     fields: dict[str, Any] = {
         "clips": len(prompts),
+        "notes": _notes(steps, job.file.spec.calibrate.steps),
         "damage": evaluate.damage(before.clips, after.clips),
         "gif": gif.name,
         "mp4": mp4.name,

@@ -49,7 +49,6 @@ class Criterion(ABC):
     """Scores units of pruning; the lowest are pruned first."""
 
     name: ClassVar[str]
-    needs_drift: ClassVar[bool] = False
 
     @abstractmethod
     def score(

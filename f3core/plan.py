@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from f3core.errors import PlanError
+from f3core.errors import OutputError, PlanError
 from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
 
 
@@ -133,8 +133,13 @@ class PruningPlan(_Frozen):
         raise PlanError(f"noise level {level:g} is in none of the plan's step ranges")
 
     def save(self, path: Path) -> None:
-        """Write as indented JSON."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write as indented JSON. Raises `OutputError` when that fails; then nothing is left behind."""
+        unfinished = path.with_name(path.name + ".partial")
+        try:
+            unfinished.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: Path) -> PruningPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from f3core.errors import PlanError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.job import Job
@@ -23,21 +25,32 @@ def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
     return tuple(sites)
 
 
+def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Removal]:
+    """What is to be done at each site that holds the spec's target, by fqn.
+
+    Raises `SpecError` when no site can lose the target, or one cannot by the spec's removal.
+    """
+    spec, removals = job.file.spec.prune, dict[str, Removal]()
+    for site in sites:
+        listed = site.removals.get(spec.target, ())
+        if listed and spec.removal is not None and spec.removal not in listed:
+            allowed = suggest(str(spec.removal), map(str, listed))
+            message = f"{site.fqn} cannot lose {spec.target} by {spec.removal}; {allowed}"
+            raise job.file.error(("prune", "removal"), message)
+        if listed:
+            removals[site.fqn] = spec.removal or listed[0]
+    if not removals:
+        raise job.file.error(("prune", "target"), f"no site of this model can lose {spec.target}")
+    return removals
+
+
 def make_plan(job: Job, scores: Scores) -> PruningPlan:
-    """The plan of the spec's method. Raises `PlanError` when a site cannot lose what the spec asks for."""
+    """The plan of the spec's method. Raises `PlanError`, or `SpecError` when it asks for what no site can lose."""
     spec, header = job.file.spec.prune, scores.header
     if header.costs is None:
         raise PlanError("the scores carry no costs; score the model again")
     sites = scored_sites(header)
-    removals: dict[str, Removal] = {}
-    for site in sites:
-        listed = site.removals.get(spec.target, ())
-        if not listed:
-            continue
-        if spec.removal is not None and spec.removal not in listed:
-            allowed = suggest(str(spec.removal), map(str, listed))
-            raise PlanError(f"{site.fqn} cannot lose {spec.target} by {spec.removal}; {allowed}")
-        removals[site.fqn] = spec.removal or listed[0]
+    removals = chosen_removals(job, sites)
     entry: AdapterEntry = job.registry.entry("adapter", header.adapter)
     method: Method = job.registry.make("method", spec.method)
     return method.plan(

@@ -218,6 +218,7 @@ class Probe:
             kept = attend_without(self._target, part, picked, query, call, options)
         delta = (out[:, :, picked] - kept).transpose(1, 2).flatten(2)
         if site.output is not None:
-            delta = nn.functional.linear(delta, module.get_submodule(site.output).weight)  # type: ignore[arg-type]
+            project = module.get_submodule(site.output)  # called, not read: it may be quantised or carry a LoRA
+            delta = project(delta) - project(torch.zeros_like(delta[:1, :1]))
         cell.drifts += self._by_prompt(delta.float().square().sum((1, 2)))
         cell.drift_queries += delta.shape[0] * delta.shape[1] / self._prompts

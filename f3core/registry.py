@@ -22,6 +22,10 @@ class Registered:
     plugin: str
 
 
+class HookFailed(PluginError):
+    """A hook raised: the plugin is at fault, the others are not."""
+
+
 class Registry:
     """Names to entries, per kind of plugin. Refuses two entries of one name: nothing wins silently."""
 
@@ -66,7 +70,7 @@ class Registry:
             try:
                 entries = list(implementation())
             except Exception as error:
-                raise PluginError(f"plugin {name!r}: {hook_name} failed: {type(error).__name__}: {error}") from error
+                raise HookFailed(f"plugin {name!r}: {hook_name} failed: {type(error).__name__}: {error}") from error
             for entry in entries:
                 self._add(kind, entry, name)
 
@@ -89,7 +93,10 @@ class Registry:
             except Exception as error:
                 self.broken[point.name] = f"{point.value}: {type(error).__name__}: {error}"
                 continue
-            self.register(plugin, point.name)
+            try:
+                self.register(plugin, point.name)
+            except HookFailed as error:
+                self.broken[point.name] = str(error)
 
     # --- asking -------------------------------------------------------------------------------------------------
 

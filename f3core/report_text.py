@@ -96,7 +96,7 @@ def sections(report: Report) -> Iterator[Section]:
         macs.rows.extend(_macs(label, change))
     yield macs
     size = Section("Size", note="denoiser only")
-    counts = (("Parameters", report.parameters, ""), ("On disk, safetensors", report.disk, "B"))
+    counts = (("Parameters", report.parameters, ""), ("Weights, in this dtype", report.disk, "B"))
     for label, count, unit in counts:
         if count is not None and count.before is not None and count.after is not None:
             size.rows.append(_number(label, count.before, count.after, unit))
@@ -109,7 +109,7 @@ def sections(report: Report) -> Iterator[Section]:
         yield Section("Time", [*_time("Denoiser", t.denoiser, predicted), *_time("End to end", t.end_to_end)], note)
     if report.memory_before and report.memory_after:
         b, a = report.memory_before, report.memory_after
-        rows = [_number("Added by a run", b.added, a.added, "B"), _number("In all", b.peak, a.peak, "B")]
+        rows = [_number("Added by a run", b.added, a.added, "B")]
         yield Section("Peak memory", rows, note=b.how)
     quality = Section(
         "Quality", note=f"{report.clips} clips each, ↑ higher is better, ↓ lower; damage is from equal noise"

@@ -40,7 +40,9 @@ class ModelSpec(_Section):
     source: str = Field(min_length=1, description="a hub id, a local folder, or a name that a plugin registered")
     adapter: str | None = Field(None, description="an adapter by name; found by the model's class when left out")
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(None, description="float32 when left out")
-    device: str = Field("auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, mps")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto (a GPU if there is one), cpu, cuda, cuda:1"
+    )
     call: dict[str, Any] = Field(
         default_factory=dict,
         description="arguments of every generation: num_frames, height, width, ...",

@@ -18,7 +18,7 @@ from f3core import evaluate
 from f3core.adapter import Model
 from f3core.engine import Listener, inputs_of, load, prune, score, silent
 from f3core.environment import Machine, machine, now
-from f3core.errors import OutputError
+from f3core.errors import SpecError
 from f3core.job import Job, resolve
 from f3core.plan import PruningPlan, select
 from f3core.planning import make_plan
@@ -73,7 +73,8 @@ class RankStudy(_Frozen):
     def best(self) -> str:
         """The criterion (not the ceiling) with the highest mean Spearman."""
         names = {r.criterion for r in self.results if r.criterion != CEILING}
-        return max(sorted(names), key=lambda name: self.mean_spearman(name) or -2.0)
+        found = {name: self.mean_spearman(name) for name in names}
+        return max(sorted(names), key=lambda name: -2.0 if (mean := found[name]) is None else mean)
 
 
 def rank_study(
@@ -92,6 +93,13 @@ def rank_study(
     mean squared error to the unpruned clips of the same noise; then prune by each criterion at each ratio. Finished
     seeds are kept, so that an interrupted study goes on with ``resume``.
     """
+    if file.spec.evaluate is None:
+        raise file.error(("evaluate",), "a rank study measures quality; it needs an evaluate section")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise SpecError(f"--seeds {list(seeds)}: give one or more different seeds, none below 0")
+    for ratio in ratios:
+        if not 0 <= ratio <= 1:
+            raise SpecError(f"--ratios {ratio}: ratios lie in [0, 1]")
     jobs = [_seeded(file, seed, output) for seed in seeds]
     first = jobs[0]
     identity = {
@@ -165,11 +173,10 @@ def _one_seed(
     listener: Listener,
 ) -> dict[str, Any]:
     spec = job.file.spec.evaluate
-    if spec is None:
-        raise OutputError("a rank study measures quality; the spec's evaluate section must not be null")
+    assert spec is not None  # checked by rank_study
     steps = spec.steps or job.file.spec.calibrate.steps
     prompts = job.prompts(spec.num_clips, spec.seed)
-    seeds = [spec.seed * 1_000_003 + i for i in range(len(prompts))]
+    seeds = evaluate.noise_seeds(spec.seed, len(prompts))
     metrics = [job.registry.make("metric", name) for name in spec.metrics]
 
     def clips(pipeline: Any) -> Any:

@@ -12,6 +12,11 @@ from typing import Any
 
 from f3core.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: there, two runs into one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
+
 _STATE = "run.json"
 
 
@@ -32,6 +37,20 @@ class Workspace:
         if self.output.exists():
             raise OutputError(f"{self.output} appeared meanwhile; the finished run lies in {self.folder}")
         os.replace(self.folder, self.output)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, folder: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process. Raises `OutputError` when another process holds it."""
+    if fcntl is None:
+        yield
+        return
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"another process is working in {folder}; wait for it, or give another output") from error
+        yield
 
 
 @contextlib.contextmanager
@@ -60,7 +79,11 @@ def workspace(output: Path, identity: Mapping[str, Any], *, resume: bool) -> Ite
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     work = Workspace(output, folder)
     try:
-        yield work
+        with _alone(state.with_name("lock"), folder):
+            for left in folder.iterdir():
+                if left != work.scratch:  # made anew
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield work
     finally:
-        if folder.exists() and not any(p.is_file() and p.name != _STATE for p in folder.rglob("*")):
+        if folder.exists() and not any(p.is_file() and p.name not in (_STATE, "lock") for p in folder.rglob("*")):
             shutil.rmtree(folder)  # nothing worth going on with

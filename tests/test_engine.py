@@ -14,7 +14,7 @@ from tiny_wan import CALL, pipeline
 
 import f3core
 from f3core import engine
-from f3core.errors import F3Error, ModelError, OutputError, SpecError
+from f3core.errors import F3Error, ModelError, OutputError, ScoresError, SpecError
 from f3core.report import load as load_report
 from f3core.scores import Scores
 
@@ -138,13 +138,56 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tiny_spec: Write, tmp_path:
         f3core.apply(spec, overrides=["evaluate=null"])
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "run.partial").rglob("prompt-*.safetensors")}
     assert len(kept) == 2
-    with pytest.raises(OutputError, match="another spec"):
+    with pytest.raises(ScoresError, match="of another calibration"):
         f3core.apply(spec, resume=True, overrides=["evaluate=null", "calibrate.seed=3"])
     resumed = f3core.apply(spec, resume=True, overrides=["evaluate=null"])
     whole = f3core.apply(spec, output=tmp_path / "whole", overrides=["evaluate=null"])
     for index, one in whole.scores.prompts.items():
         for name in one.FIELDS:
             assert np.array_equal(getattr(one, name), getattr(resumed.scores.prompts[index], name)), name
+
+
+def test_what_comes_after_scoring_may_change_before_a_run_goes_on(tiny_spec: Write, tmp_path: Path) -> None:
+    """Hours of scoring survive a slip in a later section."""
+    spec = tiny_spec()
+    with pytest.raises(KeyboardInterrupt):
+        f3core.apply(spec, listener=Interrupt(after=3), overrides=["evaluate=null"])
+    heard = Interrupt(after=-1)
+    result = f3core.apply(spec, resume=True, overrides=["evaluate=null", "prune.ratio=0.25"], listener=heard)
+    assert len(result.plan.pruned) == 1
+    assert not (result.folder / "unfinished").exists()
+
+
+def test_scores_of_another_model_are_refused_on_resume(tiny_spec: Write) -> None:
+    spec, one, other = tiny_spec(), pipeline(layers=4), pipeline(layers=4)
+    with torch.no_grad():
+        other.transformer.blocks[0].attn1.to_q.weight.mul_(3)
+    with pytest.raises(KeyboardInterrupt):
+        f3core.apply(spec, pipeline=one, listener=Interrupt(after=2), overrides=[f"model.call={CALL}"])
+    with pytest.raises(ScoresError, match="of another calibration"):
+        f3core.apply(spec, pipeline=other, resume=True, overrides=[f"model.call={CALL}"])
+
+
+def test_given_scores_must_be_of_this_calibration_and_whole(tiny_spec: Write, tmp_path: Path) -> None:
+    file = f3core.load_spec(tiny_spec())
+    part = engine.score_only(file, output=tmp_path / "part", shard=(0, 2))[1]
+    with pytest.raises(ScoresError, match="lack 1 of 3 prompts"):
+        f3core.apply(file, scores=part)
+    for override, key in (("calibrate.steps=5", "steps"), (f"model.call={CALL | {'num_frames': 9}}", "call")):
+        with pytest.raises(ScoresError, match=f"differs in: .*{key}"):
+            f3core.apply(file, scores=part, overrides=[override])
+
+
+def test_two_runs_do_not_share_a_folder(tiny_spec: Write) -> None:
+    spec = tiny_spec()
+
+    def second(title: str, done: int, total: int) -> None:
+        with pytest.raises(OutputError, match="another process"):
+            f3core.apply(spec, resume=True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        f3core.apply(spec, listener=second)
 
 
 def test_dry_run_writes_nothing(tiny_spec: Write, tmp_path: Path) -> None:
@@ -172,10 +215,14 @@ def test_what_cannot_work_is_said(tiny_spec: Write, tmp_path: Path) -> None:
         f3core.apply(
             tiny_spec(), output=tmp_path / "b", overrides=["evaluate=null", f"model.source={result.folder / 'model'}"]
         )
+    with pytest.raises(ModelError, match="must not set num_inference_steps"):
+        f3core.apply(tiny_spec(), output=tmp_path / "c", overrides=["model.call={num_inference_steps: 3}"])
     with pytest.raises(ModelError, match=r"see model\.call"):
         f3core.apply(tiny_spec(), output=tmp_path / "c", overrides=["model.call={height: 17}"])
     with pytest.raises(ModelError, match="no component of object"):
         f3core.apply(tiny_spec(), output=tmp_path / "d", pipeline=object())
+    with pytest.raises(SpecError, match="cannot lose TA by mask"):
+        f3core.apply(tiny_spec(removal="mask"), output=tmp_path / "d", pipeline=pipeline())
     assert issubclass(ModelError, F3Error)
     assert not list(tmp_path.glob("[bcd]*"))
 

@@ -53,7 +53,7 @@ def registry(tmp_path: Path) -> Registry:
     made.register(f3core_diffusers, "diffusers")
     shipped = SourceEntry("zoo:tiny", str(tmp_path / "wan"))
     numbers = Entry("numbers", f"{__name__}:Numbers")
-    other = AdapterEntry("other", "nowhere:Other", model_classes=("OtherModel",))
+    other = AdapterEntry("other", "nowhere:Other", model_classes=("OtherModel",), removals={})
     hooks = {"sources": [shipped], "prompts": [numbers], "adapters": [other]}
     made.register(
         types.SimpleNamespace(**{f"f3core_{k}": hookimpl(lambda found=v: found) for k, v in hooks.items()}), "mine"

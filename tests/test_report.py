@@ -257,7 +257,7 @@ def test_terminal_shows_before_after_change_and_units(width: int) -> None:
     for label, words in {
         "One clip, all steps": ("40.0 GMAC", "30.0 GMAC", "−25.0 %"),
         "Parameters": ("3.30 M", "3.00 M", "−9.1 %"),
-        "On disk, safetensors": ("6.60 MB", "6.00 MB"),
+        "Weights, in this dtype": ("6.60 MB", "6.00 MB"),
         "Denoiser": ("4.00 s", "3.00 s", "−25.0 %"),
         "speed-up": ("1.29×",),
         "text_accuracy: digit ↑": ("0.9", "0.8", "−11.1 %"),

@@ -42,8 +42,10 @@ def f3core_denoiser_classes(source: str) -> Mapping[str, str] | None:
     """Read ``model_index.json``, from the hub where there is no such folder."""
     folder = Path(source)
     if not folder.is_dir():
-        from f3core_diffusers.hub import model_index
-
+        try:
+            from f3core_diffusers.hub import model_index
+        except ImportError:
+            return None
         return _denoisers(model_index(source))
     try:
         return _denoisers(json.loads((folder / "model_index.json").read_text(encoding="utf-8")))

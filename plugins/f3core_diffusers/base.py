@@ -86,7 +86,11 @@ class DiffusersAdapter(Adapter):
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        arguments = {"num_inference_steps": steps, "generator": generators, "output_type": "pt", **dict(call)}
+        ours = {"num_inference_steps": steps, "generator": generators, "output_type": "pt"}
+        taken = sorted({"prompt", "num_videos_per_prompt", *ours} & call.keys())
+        if taken:
+            raise ModelError(f"model.call must not set {', '.join(taken)}: the spec's own keys decide that")
+        arguments = {**dict(call), **ours}
         try:
             made = pipeline(prompt=list(prompts), **arguments)
         except (TypeError, ValueError) as error:

@@ -58,7 +58,6 @@ class Drift(Criterion):
     """
 
     name = "drift"
-    needs_drift = True
 
     def score(
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int

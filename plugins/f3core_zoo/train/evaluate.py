@@ -43,7 +43,8 @@ def assemble(work: Workplace) -> int:
     )
     pipeline.save_pretrained(MODEL_DIR)
     _name_tokenizer_for_all()
-    (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": CALL}, indent=2) + "\n")
+    defaults = {key: value for key, value in CALL.items() if key != "num_inference_steps"}  # steps are a spec's to say
+    (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": defaults}, indent=2) + "\n")
     return step
 
 
