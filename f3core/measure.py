@@ -119,9 +119,8 @@ def _total(sums: Mapping[str, int]) -> Macs:
 
 def _notes(steps: int, calibrated: int) -> tuple[str, ...]:
     if steps == calibrated:
-        return (
-            f"MACs of a clip are for the {calibrated} calibrated steps; clips, seconds and memory for {steps} steps.",
-        )
+        return ()
+    return (f"MACs of a clip are for the {calibrated} calibrated steps; clips, seconds and memory for {steps} steps.",)
 
 
 def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Listener) -> dict[str, Any]:

@@ -240,3 +240,10 @@ def test_a_spec_object_is_as_good_as_its_file(tiny_spec: Write) -> None:
     assert spec.evaluate is None
     assert result.report.timing is None
     assert result.report.clips == 0
+
+
+def test_a_report_says_when_steps_differ(tiny_spec: Write, tmp_path: Path) -> None:
+    assert f3core.apply(tiny_spec(), overrides=["evaluate.steps=4"]).report.notes == ()
+    (note,) = f3core.apply(tiny_spec(), output=tmp_path / "b", overrides=["evaluate.steps=2"]).report.notes
+    assert "for the 4 calibrated steps" in note
+    assert "for 2 steps" in note
