@@ -1,6 +1,6 @@
 """What watching costs: seconds and peak memory of a forward plain, with the exact probe, and with a 1/8 query sample.
 
-    python benchmarks/probe_cost.py mini  [--rounds 15]   # the trained mini, zoo:digits-wan
+    python benchmarks/probe_cost.py mini --batch 8        # the trained mini, zoo:digits-wan, as its spec scores it
     python benchmarks/probe_cost.py block [--rounds 3]    # one Wan 2.1 1.3B block at 5 × 1560 tokens
 
 Modes take turns within every round; ratios are medians over rounds. Attention's own share of the time is measured in
@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("mini", "block"))
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--batch", type=int, default=1, help="prompts in a forward")
     parser.add_argument("--json")
     options = parser.parse_args()
 
@@ -53,11 +54,11 @@ def main() -> None:
     if options.what == "mini":
         folder = installed().entry("source", "zoo:digits-wan").folder
         model = WanPipeline.from_pretrained(folder).transformer.eval()
-        inputs = adapter.example_inputs(model, frames=11, height=8, width=8, text=16)
-        rounds, repeats = options.rounds or 15, 20
+        inputs = adapter.example_inputs(model, frames=11, height=8, width=8, text=16, batch=options.batch)
+        rounds, repeats = options.rounds or 5, 40  # as many forwards as one calibrated generation makes
     else:
         model = WanTransformer3DModel(**WAN_1_3B).eval()
-        inputs = adapter.example_inputs(model, frames=5, height=60, width=104)
+        inputs = adapter.example_inputs(model, frames=5, height=60, width=104, batch=options.batch)
         rounds, repeats = options.rounds or 3, 1
     sites = dict(enumerate(adapter.sites(model, "transformer")))
 
@@ -68,7 +69,7 @@ def main() -> None:
 
     def probed(stride: int) -> Callable[[], None]:
         def run() -> None:
-            probe = Probe(adapter, model, sites, stride=stride)
+            probe = Probe(adapter, model, sites, stride=stride, prompts=options.batch)
             with probe.watching():
                 plain()
 
@@ -98,6 +99,7 @@ def main() -> None:
         "date": now(),
         "machine": machine().model_dump(),
         "what": options.what,
+        "batch": options.batch,
         "rounds": rounds,
         "attention_share": attention,
         "exact": statistics.median(row["exact"] / row["plain"] for row in rows),

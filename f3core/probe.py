@@ -110,6 +110,10 @@ class Probe:
         self._prompts = prompts
         self._partitions: dict[Any, Partition] = {}
         self._layout: Layout | None = None
+        self._seen: list[tuple[int, Partition, torch.device] | None] = []
+        """calls of the running site: what `_add_text` needs of each that has only text keys, None for others"""
+        self._foregone: dict[Any, list[tuple[int, Partition, torch.device]]] = {}
+        """the same of sites whose mass is known without watching, by site and layout"""
         self.cells: dict[tuple[int, int], CellSums] = {}
         self.levels: list[float] = []
         self.rows: dict[int, int] = {}
@@ -143,6 +147,11 @@ class Probe:
     def _around_site(
         self, index: int, site: AttentionSite, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
+        foregone = self._foregone.get((index, self._layout))
+        if foregone is not None:
+            for heads, part, device in foregone:
+                self._add_text(self._cell(index, heads, part, device), part)
+            return forward(*args, **kwargs)
         watch = _Watch(functools.partial(self._observe, index, site, module))
         with watch:
             out = forward(*args, **kwargs)
@@ -151,6 +160,10 @@ class Probe:
                 f"{site.fqn} ran without calling scaled_dot_product_attention; set the native attention backend, "
                 "or let the adapter's `observable` do it"
             )
+        seen = [entry for entry in self._seen if entry is not None]
+        if len(seen) == watch.calls == len(self._seen) and self._target not in site.kinds:
+            self._foregone[index, self._layout] = seen
+        self._seen = []
         return out
 
     # --- one attention call -------------------------------------------------------------------------------------
@@ -168,19 +181,30 @@ class Probe:
             part = partition(self._adapter, site, self._layout, shape, query)
             alike = (p for key, p in self._partitions.items() if key[:-1] == cache_key[:-1] and p.equals(part))
             part = self._partitions[cache_key] = next(alike, part)  # sites share what they have in common
-        heads, frames = query.shape[1], part.frames
-        cell = self.cells.get((index, self.step))
-        if cell is None:
-            zeros = torch.zeros(self._prompts, heads, frames, frames + 1, dtype=torch.float64, device=query.device)
-            cell = self.cells[(index, self.step)] = CellSums(zeros, zeros.new_zeros(self._prompts))
-        rows = self._layout.batch // self._prompts
-        cell.queries += part.visual * rows
-        if part.only_text:  # all mass is the text's, whatever the scores: no attention needed
-            cell.maps[..., frames] += part.visual / frames * rows
+        cell = self._cell(index, query.shape[1], part, query.device)
+        self._seen.append((query.shape[1], part, query.device) if part.only_text else None)
+        if part.only_text:
+            self._add_text(cell, part)
         else:
+            cell.queries += part.visual * (self._layout.batch // self._prompts)
             cell.maps += self._mass(part, call)
         if self._target is not None and self._target in site.kinds:
             self._add_drift(cell, part, site, module, call, out)
+
+    def _cell(self, index: int, heads: int, part: Partition, device: torch.device) -> CellSums:
+        cell = self.cells.get((index, self.step))
+        if cell is None:
+            shape = (self._prompts, heads, part.frames, part.frames + 1)
+            zeros = torch.zeros(shape, dtype=torch.float64, device=device)
+            cell = self.cells[(index, self.step)] = CellSums(zeros, zeros.new_zeros(self._prompts))
+        return cell
+
+    def _add_text(self, cell: CellSums, part: Partition) -> None:
+        """Where every key is text, all mass is the text's, whatever the attention: it need not be looked at."""
+        assert self._layout is not None
+        rows = self._layout.batch // self._prompts
+        cell.queries += part.visual * rows
+        cell.maps[..., part.frames] += part.visual / part.frames * rows
 
     def _by_prompt(self, rows: Tensor) -> Tensor:
         """Sums over the rows [B, ...] of an attention call, prompt by prompt: [P, ...] float64.
@@ -200,7 +224,13 @@ class Probe:
         total: Tensor | None = None
         for piece, start in zip(columns, range(0, part.columns, width), strict=True):
             used = min(width, part.columns - start)
-            summed = self._by_prompt(torch.matmul(weights, piece[..., :used].float()))  # [P, H, F, used]
+            masses = piece[..., :used].float()
+            if part.uniform:  # the same number of queries of every frame, frame after frame
+                by_frame = masses.reshape(*masses.shape[:2], part.frames, -1, used).sum(3)
+                per_frame = by_frame * (part.per_frame * part.frames / len(picked))
+            else:
+                per_frame = torch.matmul(weights, masses)
+            summed = self._by_prompt(per_frame)  # [P, H, F, used]
             total = summed if total is None else torch.cat([total, summed], dim=-1)
         assert total is not None
         return nn.functional.pad(total, (0, part.frames + 1 - part.columns))
@@ -218,7 +248,10 @@ class Probe:
             kept = attend_without(self._target, part, picked, query, call, options)
         delta = (out[:, :, picked] - kept).transpose(1, 2).flatten(2)
         if site.output is not None:
-            project = module.get_submodule(site.output)  # called, not read: it may be quantised or carry a LoRA
-            delta = project(delta) - project(torch.zeros_like(delta[:1, :1]))
+            project = module.get_submodule(site.output)
+            if type(project) is nn.Linear:
+                delta = nn.functional.linear(delta, project.weight)
+            else:  # quantised, or with a LoRA
+                delta = project(delta) - project(torch.zeros_like(delta[:1, :1]))
         cell.drifts += self._by_prompt(delta.float().square().sum((1, 2)))
         cell.drift_queries += delta.shape[0] * delta.shape[1] / self._prompts
