@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
 from f3core.calibration import Inputs, calibrate, capture_inputs
-from f3core.errors import ModelError, OutputError, ScoresError, SpecError
+from f3core.errors import ModelError, OutputError, SpecError
 from f3core.evaluate import noise_seeds
 from f3core.flops import costs
+from f3core.identity import calibration_identity, check_scores
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import measure
 from f3core.meta import share_copy
@@ -84,7 +83,7 @@ def apply(
         model = load(job, pipeline, listener)
         inputs = inputs_of(job, model)
         if scores is not None:
-            _check_scores(job, model, scores)
+            check_scores(job, model, scores)
         else:
             scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
         plan = make_plan(job, scores)
@@ -215,7 +214,7 @@ def score(
         target=job.file.spec.prune.target,
         stride=spec.query_stride,
         batch_size=spec.batch_size,
-        identity=_identity(job, model, prompts),
+        identity=calibration_identity(job, model, prompts),
         costs=priced,
         folder=folder,
         shard=shard,
@@ -263,41 +262,6 @@ def _adapter_for_pipeline(job: Job, pipeline: Any) -> Adapter:
             found: Adapter = job.registry.make("adapter", job.registry.match_adapter(names).name)
             return found
     raise ModelError(f"no component of {type(pipeline).__name__} is a model that an adapter matches; set model.adapter")
-
-
-def _identity(job: Job, model: Model, prompts: Sequence[str]) -> dict[str, Any]:
-    """What must agree for scores to be of one calibration."""
-    spec = job.file.spec
-    return {
-        "model": {name: fingerprint(denoiser) for name, denoiser in model.denoisers.items()},
-        "call": json.dumps(dict(job.call), sort_keys=True, default=str),
-        "steps": spec.calibrate.steps,
-        "seed": spec.calibrate.seed,
-        "query_stride": spec.calibrate.query_stride,
-        "batch_size": spec.calibrate.batch_size,
-        "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
-    }
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash over names, shapes, dtypes and the first values of every tensor: cheap, and other for other weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().flatten()[:8].double().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _check_scores(job: Job, model: Model, scores: Scores) -> None:
-    """Raises `ScoresError` for scores of another model, call or calibration, or of a part of the prompts."""
-    spec = job.file.spec.calibrate
-    wanted, given = _identity(job, model, job.prompts(spec.num_prompts, spec.seed)), dict(scores.header.identity)
-    differing = sorted(key for key in wanted if given.get(key) != wanted[key])
-    if differing:
-        raise ScoresError(f"the scores given are of another calibration, which differs in: {', '.join(differing)}")
-    missing = set(range(spec.num_prompts)) - scores.prompts.keys()
-    if missing:
-        raise ScoresError(f"the scores given lack {len(missing)} of {spec.num_prompts} prompts; give every shard's")
 
 
 def _carry_call(model: Model, folder: Path) -> None:

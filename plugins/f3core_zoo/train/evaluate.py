@@ -42,10 +42,18 @@ def assemble(work: Workplace) -> int:
         transformer=WanTransformer3DModel.from_pretrained(MODEL_DIR / "transformer").half(),
     )
     pipeline.save_pretrained(MODEL_DIR)
+    _forget_paths()
     _name_tokenizer_for_all()
     defaults = {key: value for key, value in CALL.items() if key != "num_inference_steps"}  # steps are a spec's to say
     (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": defaults}, indent=2) + "\n")
     return step
+
+
+def _forget_paths() -> None:
+    """Take out of the configs where on this machine the parts were loaded from."""
+    for path in MODEL_DIR.glob("*/config.json"):
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
+        path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _name_tokenizer_for_all() -> None:
