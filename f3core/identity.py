@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def calibrationcalibration_identity(job: Job, model: Model, prompts: Sequence[str]) -> dict[str, Any]:
+def calibration_identity(job: Job, model: Model, prompts: Sequence[str]) -> dict[str, Any]:
     """What must agree for scores to be of one calibration."""
     spec = job.file.spec
     return {
@@ -42,10 +42,8 @@ def fingerprint(module: nn.Module) -> str:
 def check_scores(job: Job, model: Model, scores: Scores) -> None:
     """Raises `ScoresError` for scores of another model, call or calibration, or of a part of the prompts."""
     spec = job.file.spec.calibrate
-    wanted, given = (
-        calibration_identity(job, model, job.prompts(spec.num_prompts, spec.seed)),
-        dict(scores.header.identity),
-    )
+    wanted = calibration_identity(job, model, job.prompts(spec.num_prompts, spec.seed))
+    given = scores.header.identity
     differing = sorted(key for key in wanted if given.get(key) != wanted[key])
     if differing:
         raise ScoresError(f"the scores given are of another calibration, which differs in: {', '.join(differing)}")
