@@ -139,7 +139,9 @@ def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, 
     batch = query.shape[0]
 
     def by_frame(x: Tensor) -> Tensor:
-        return x.reshape(batch, x.shape[1], frames, -1, x.shape[3]).transpose(1, 2).flatten(0, 1)
+        """[B, H, F·s, D] to [B·F, H, s, D]; no copy where tokens lie outside heads in memory, as they mostly do."""
+        tokens = x.transpose(1, 2)
+        return tokens.reshape(batch * frames, -1, *tokens.shape[2:]).transpose(1, 2)
 
     def with_text(x: Tensor) -> Tensor:
         own = by_frame(x[:, :, text:])
@@ -149,4 +151,4 @@ def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, 
         return torch.cat([shared, own], dim=2)
 
     out = nn.functional.scaled_dot_product_attention(by_frame(query), with_text(key), with_text(value), **sdpa)
-    return out.reshape(batch, frames, *out.shape[1:]).transpose(1, 2).flatten(2, 3)
+    return out.transpose(1, 2).reshape(batch, -1, out.shape[1], out.shape[3]).transpose(1, 2)

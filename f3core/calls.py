@@ -21,6 +21,22 @@ SAMPLES_KEPT = 16
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Some of a call's queries: ``positions`` [n], and ``weights`` [1 or B, 1, F, n] that sum them frame by frame.
+
+    ``every`` says the same as ``positions`` where they are evenly spaced from end to end, so that taking them is free.
+    """
+
+    positions: Tensor
+    weights: Tensor
+    every: slice | None
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """The sampled ones of tokens [B, H, L, D]."""
+        return tokens[:, :, self.positions if self.every is None else self.every]
+
+
+@dataclass(frozen=True)
 class SdpaCall:
     """The arguments of one ``scaled_dot_product_attention``; q, k, v are [B, H, L, D]."""
 
@@ -38,17 +54,17 @@ class SdpaCall:
         """Every query sees every key, head by head."""
         return self.attn_mask is None and not self.is_causal and not self.enable_gqa
 
-    def at(self, picked: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
-        """Queries at positions ``picked`` (all when None) and the options under which they attend as before."""
+    def at(self, sampled: Sample | None) -> tuple[Tensor, dict[str, Any]]:
+        """The sampled queries (all when None) and the options under which they attend as before."""
         options: dict[str, Any] = {"scale": self.scale, "enable_gqa": self.enable_gqa}
-        if picked is None:
+        if sampled is None:
             return self.query, {**options, "attn_mask": self.attn_mask, "is_causal": self.is_causal}
-        mask = self.attn_mask
+        mask, picked = self.attn_mask, sampled.positions
         if self.is_causal:
             mask = picked[:, None] >= torch.arange(self.key.shape[2], device=picked.device)
         elif mask is not None and mask.shape[-2] != 1:
             mask = mask[..., picked, :]
-        return self.query[:, :, picked], {**options, "attn_mask": mask}
+        return sampled.of(self.query), {**options, "attn_mask": mask}
 
 
 @dataclass
@@ -71,7 +87,7 @@ class Partition:
     text: int
     per_frame: int
     """queries of a frame in one row"""
-    samples: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    samples: dict[tuple[int, int], Sample] = field(default_factory=dict)
 
     def equals(self, other: Partition) -> bool:
         """Whether both have the same segments, and so are the same for calls of one shape."""
@@ -117,8 +133,8 @@ def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: Atte
     )
 
 
-def sample(part: Partition, stride: int, step: int) -> tuple[Tensor, Tensor]:
-    """Every ``stride``-th query of each frame: positions, and the weights [1 or B, 1, F, n] that sum them per frame.
+def sample(part: Partition, stride: int, step: int) -> Sample:
+    """Every ``stride``-th query of each frame.
 
     The first one moves with the step and positions wrap around, so that every query has its turn equally often: over
     ``stride`` steps where that divides a frame's queries, else over as many steps as it has, the mean is exact. A
@@ -133,7 +149,7 @@ def sample(part: Partition, stride: int, step: int) -> tuple[Tensor, Tensor]:
     return found
 
 
-def _draw(part: Partition, stride: int, offset: int) -> tuple[Tensor, Tensor]:
+def _draw(part: Partition, stride: int, offset: int) -> Sample:
     segment = part.query_segment
     if stride == 1:  # all, in place: text queries weigh nothing
         groups = [torch.arange(segment.shape[1], device=segment.device)]
@@ -152,14 +168,15 @@ def _draw(part: Partition, stride: int, offset: int) -> tuple[Tensor, Tensor]:
     here = nn.functional.one_hot(chosen, part.frames + 1)[..., : part.frames]
     stands_for = all_of.sum(1) / here.sum(1).clamp(min=1)  # [1 or B, F]
     weights = (here * stands_for[:, None]).transpose(1, 2)[:, None].float()
-    return index, weights
+    even = torch.arange(offset, segment.shape[1], stride, device=index.device)
+    return Sample(index, weights, slice(offset, None, stride) if torch.equal(index, even) else None)
 
 
 def attend_without(
-    target: AttentionKind, part: Partition, picked: Tensor, query: Tensor, call: SdpaCall, options: dict[str, Any]
+    target: AttentionKind, part: Partition, sampled: Sample, query: Tensor, call: SdpaCall, options: dict[str, Any]
 ) -> Tensor:
     """Attention of the picked queries once keys of the target kind are gone: zero where none is left."""
-    q = part.query_segment[:, picked]
+    q = part.query_segment[:, sampled.positions]
     k = torch.where(part.key_segment >= part.frames, TEXT, part.key_segment)
     if target is AttentionKind.CROSS:
         keep = (k != TEXT)[:, None, :].expand(-1, q.shape[1], -1)

@@ -217,8 +217,8 @@ class Probe:
         return apart.sum((0, 2)) if apart.shape[0] * folded > 1 else apart[0, :, 0]
 
     def _mass(self, part: Partition, call: SdpaCall) -> Tensor:
-        picked, weights = sample(part, self._stride, self.step)
-        query, options = call.at(picked if self._stride > 1 else None)
+        sampled = sample(part, self._stride, self.step)
+        query, options = call.at(sampled if self._stride > 1 else None)
         columns = [sdpa(query, call.key, one_hot.expand(*call.key.shape), **options) for one_hot in part.one_hot]
         width = query.shape[3]
         total: Tensor | None = None
@@ -227,9 +227,9 @@ class Probe:
             masses = piece[..., :used].float()
             if part.uniform:  # the same number of queries of every frame, frame after frame
                 by_frame = masses.reshape(*masses.shape[:2], part.frames, -1, used).sum(3)
-                per_frame = by_frame * (part.per_frame * part.frames / len(picked))
+                per_frame = by_frame * (part.per_frame * part.frames / len(sampled.positions))
             else:
-                per_frame = torch.matmul(weights, masses)
+                per_frame = torch.matmul(sampled.weights, masses)
             summed = self._by_prompt(per_frame)  # [P, H, F, used]
             total = summed if total is None else torch.cat([total, summed], dim=-1)
         assert total is not None
@@ -240,13 +240,13 @@ class Probe:
     ) -> None:
         assert self._target is not None
         stride = max(self._stride, DRIFT_STRIDE)
-        picked, _ = sample(part, stride, self.step)
-        query, options = call.at(picked)
+        sampled = sample(part, stride, self.step)
+        query, options = call.at(sampled)
         if self._target is AttentionKind.TEMPORAL and part.uniform and call.plain:
             kept = own_frame_attention(query, call.key, call.value, part.frames, part.text, scale=call.scale)
         else:
-            kept = attend_without(self._target, part, picked, query, call, options)
-        delta = (out[:, :, picked] - kept).transpose(1, 2).flatten(2)
+            kept = attend_without(self._target, part, sampled, query, call, options)
+        delta = (sampled.of(out) - kept).transpose(1, 2).flatten(2)
         if site.output is not None:
             project = module.get_submodule(site.output)
             if type(project) is nn.Linear:

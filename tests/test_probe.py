@@ -364,6 +364,6 @@ def test_no_tensor_of_the_size_of_a_map_is_made_or_kept() -> None:
     parts = [
         p
         for part in probe._partitions.values()
-        for p in (*part.one_hot, *(w for s in part.samples.values() for w in s))
+        for p in (*part.one_hot, *(w for s in part.samples.values() for w in (s.positions, s.weights)))
     ]
     assert sum(tensor.numel() for tensor in parts) < 16 * 768 * 8
