@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: at these sizes threads only wait
 
 PROMPTS = ("a red cat runs left", "a green dog sleeps", "a red dog runs right")
 
