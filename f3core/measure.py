@@ -70,14 +70,14 @@ def count_change(
     for name, denoiser in model.adapter.denoisers(pruned).items():
         before = _kinds(costs, name)
         gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(name + ".")}
-        states = [frozenset(f for f, ranges in gates.items() if i in ranges) for i in range(len(plan.step_ranges))]
-        counted = {
-            state: _count_state(model, denoiser, name, inputs, states.index(state)) for state in dict.fromkeys(states)
-        }
-        for index, state in enumerate(states):
-            rows = plan.passes[name][index]
-            _add_(whole_before, before, rows)
-            _add_(whole_after, _macs(counted[state]), rows)
+        runs = {index: rows for index, rows in enumerate(plan.passes[name]) if rows}
+        states = {index: frozenset(f for f, ranges in gates.items() if index in ranges) for index in runs}
+        counted: dict[frozenset[str], MacCount] = {}
+        for index, state in states.items():
+            if state not in counted:
+                counted[state] = _count_state(model, denoiser, name, inputs, index)
+            _add_(whole_before, before, runs[index])
+            _add_(whole_after, _macs(counted[state]), runs[index])
         most = min(counted, key=lambda state: counted[state].total)
         saved = sum(costs.saved(fqn, plan.target, plan.removals[fqn]) for fqn in most)
         forwards[name] = MacsChange(

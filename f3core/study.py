@@ -114,7 +114,7 @@ def rank_study(
         for seed, job in zip(seeds, jobs, strict=True):
             done = work.scratch / f"seed-{seed}.json"
             if not done.exists():
-                model = model or load(job)
+                model = model or load(job, listener=listener)
                 part = _one_seed(job, model, seed, criteria, ratios, work.scratch / f"calibration-{seed}", listener)
                 unfinished = done.with_suffix(".tmp")
                 unfinished.write_text(json.dumps(part), encoding="utf-8")
