@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -242,46 +243,44 @@ def _choosing(plan: PruningPlan, chosen: frozenset[int]) -> PruningPlan:
 # --- to read --------------------------------------------------------------------------------------------------------
 
 
-def _rows(study: RankStudy) -> tuple[list[str], list[list[str]]]:
-    metrics = sorted(study.unpruned[0])
-    head = ["criterion", "Spearman"]
-    for ratio in study.ratios:
-        head += [f"damage @{ratio:g}", *(f"{metric} @{ratio:g}" for metric in metrics)]
-    rows = []
+def _rows(study: RankStudy, ratio: float) -> tuple[list[str], list[list[str]]]:
+    """What a table of one ratio says: means over seeds, and of Spearman its standard deviation."""
+    metrics, key = sorted(study.unpruned[0]), f"{ratio:g}"
+    head = ["criterion", "Spearman", "damage", *metrics]
+    rows = [["(unpruned)", "", "0", *(f"{np.mean([u[metric] for u in study.unpruned]):.3g}" for metric in metrics)]]
     for name in dict.fromkeys(r.criterion for r in study.results):
         mine = [r for r in study.results if r.criterion == name]
         found = [r.spearman for r in mine if r.spearman is not None]
-        row = [name, f"{np.mean(found):+.2f} ± {np.std(found):.2f}" if found else "–"]
-        for ratio in study.ratios:
-            key = f"{ratio:g}"
-            row.append(f"{np.mean([r.damage[key] for r in mine]):.4g}")
-            row += [f"{np.mean([r.quality[key][metric] for r in mine]):.3g}" for metric in metrics]
-        rows.append(row)
-    nothing = [
-        "(unpruned)",
-        "",
-        *(
-            cell
-            for _ in study.ratios
-            for cell in ("0", *(f"{np.mean([u[metric] for u in study.unpruned]):.3g}" for metric in metrics))
-        ),
-    ]
-    return head, [nothing, *rows]
+        correlation = f"{np.mean(found):+.2f} ± {np.std(found):.2f}" if found else "–"
+        damage = f"{np.mean([r.damage[key] for r in mine]):.3g}"
+        quality = (f"{np.mean([r.quality[key][metric] for r in mine]):.3g}" for metric in metrics)
+        rows.append([name, correlation, damage, *quality])
+    return head, rows
 
 
 def render(study: RankStudy) -> RenderableType:
-    """The table for a terminal."""
-    head, rows = _rows(study)
-    table = Table(*head, title=f"{study.target}, axis {study.axis}: {len(study.units)} units, {len(study.seeds)} seeds")
-    for row in rows:
-        table.add_row(*row)
-    return Group(table, Text(f"best: {study.best}, by mean Spearman with the damage of pruning each unit alone"))
+    """A table a ratio, for a terminal."""
+    tables: list[RenderableType] = []
+    for ratio in study.ratios:
+        head, rows = _rows(study, ratio)
+        table = Table(*head, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{_title(study)}, ratio {ratio:g}")
+        for row in rows:
+            table.add_row(*row)
+        tables.append(table)
+    return Group(*tables, Text(f"Best: {study.best}, by mean Spearman with the damage of pruning each unit alone."))
+
+
+def _title(study: RankStudy) -> str:
+    return f"{study.target}, axis {study.axis}: {len(study.units)} units, {len(study.seeds)} seeds"
 
 
 def to_markdown(study: RankStudy) -> str:
-    """The table, how it was made, and the damage of every unit alone."""
-    head, rows = _rows(study)
-    table = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+    """The tables, how they were made, and the damage of every unit alone."""
+    tables = ""
+    for ratio in study.ratios:
+        head, rows = _rows(study, ratio)
+        lines = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+        tables += f"## Ratio {ratio:g}\n\n{lines}\n\n"
     alone = np.mean(np.asarray(study.leave_one_out), axis=0)
     units = "\n".join(f"| {name} | {damage:.3g} |" for name, damage in zip(study.units, alone, strict=True))
     return (
@@ -290,6 +289,6 @@ def to_markdown(study: RankStudy) -> str:
         f"{', '.join(map(str, study.seeds))}, {study.clips} clips of {study.steps} steps each.\n\n"
         "Damage is the mean squared error to the unpruned model's clips from the same noise; Spearman is with the "
         "damage of pruning each unit alone, mean and standard deviation over seeds; the rest are means over seeds.\n\n"
-        f"{table}\n\nBest by Spearman: **{study.best}**.\n\n"
-        f"| unit pruned alone | mean damage |\n| --- | --- |\n{units}\n"
+        f"{tables}Best by Spearman: **{study.best}**.\n\n"
+        f"## Every unit alone\n\n| unit pruned alone | mean damage |\n| --- | --- |\n{units}\n"
     )
