@@ -19,7 +19,7 @@ from f3core import evaluate
 from f3core.adapter import Model
 from f3core.engine import Listener, inputs_of, load, prune, score, silent
 from f3core.environment import Machine, machine, now
-from f3core.errors import SpecError
+from f3core.errors import SpecError, suggest
 from f3core.job import Job, resolve
 from f3core.plan import PruningPlan, select
 from f3core.planning import make_plan
@@ -108,7 +108,8 @@ def rank_study(
         "spec": first.file.spec.model_dump(mode="json", exclude={"output"}),
     }
     for name in criteria:
-        first.registry.entry("criterion", name)
+        if name not in first.registry.names("criterion"):
+            raise SpecError(f"--criteria {name}: {suggest(name, first.registry.names('criterion'))}")
     with workspace(first.output, identity, resume=resume) as work:
         model: Model | None = None
         parts = []

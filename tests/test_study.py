@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from f3core import study
-from f3core.errors import PluginError
+from f3core.errors import SpecError
 from f3core.spec import load_spec
 
 Write = Callable[..., Path]
@@ -71,6 +71,19 @@ def test_finished_seeds_are_kept(tiny_spec: Write, tmp_path: Path) -> None:
 
 
 def test_an_unknown_criterion_is_refused_before_the_model_is_loaded(tiny_spec: Write, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="did you mean 'drift'"):
+    with pytest.raises(SpecError, match="did you mean 'drift'"):
         run(tiny_spec(), criteria=["drft"])
+    assert not list(tmp_path.glob("run*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"seeds": ()}, "--seeds"), ({"seeds": (0, 0)}, "--seeds"), ({"ratios": (1.5,)}, "--ratios"), ({}, "evaluate")],
+)
+def test_impossible_options_are_refused_before_the_model_is_loaded(
+    tiny_spec: Write, tmp_path: Path, options: dict[str, tuple[float, ...]], said: str
+) -> None:
+    spec = tiny_spec() if options else tiny_spec(evaluate="null")
+    with pytest.raises(SpecError, match=said):
+        study.rank_study(load_spec(spec), ["aas"], **options)  # type: ignore[arg-type]
     assert not list(tmp_path.glob("run*"))
