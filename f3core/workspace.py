@@ -78,12 +78,12 @@ def workspace(output: Path, identity: Mapping[str, Any], *, resume: bool) -> Ite
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
     work = Workspace(output, folder)
-    try:
-        with _alone(state.with_name("lock"), folder):
+    with _alone(state.with_name("lock"), folder):
+        try:
             for left in folder.iterdir():
                 if left != work.scratch:  # made anew
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield work
-    finally:
-        if folder.exists() and not any(p.is_file() and p.name not in (_STATE, "lock") for p in folder.rglob("*")):
-            shutil.rmtree(folder)  # nothing worth going on with
+        finally:
+            if folder.exists() and not any(p.is_file() and p.name not in (_STATE, "lock") for p in folder.rglob("*")):
+                shutil.rmtree(folder)  # nothing worth going on with
