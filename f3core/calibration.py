@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from f3core.errors import ModelError, ScoresError
+from f3core.evaluate import Progress
 from f3core.probe import Probe, replaced_forward
 from f3core.scores import PromptScores, Scores, ScoresHeader
 from f3core.sites import AttentionKind, AttentionSite
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from f3core.adapter import Adapter
     from f3core.plan import Costs
 
-Progress = Callable[[int, int], None]
 Inputs = dict[str, dict[str, Any]]
 """Keyword arguments of a forward of one row, by component"""
 

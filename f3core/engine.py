@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from f3core.evaluate import noise_seeds
 from f3core.flops import costs
 from f3core.identity import calibration_identity, check_scores
 from f3core.job import CALL_FILE, Job, match_classes, resolve
-from f3core.measure import measure
+from f3core.measure import Listener, measure
 from f3core.meta import share_copy
 from f3core.plan import PruningPlan
 from f3core.planning import chosen_removals, make_plan
@@ -32,9 +32,6 @@ from f3core.sites import AttentionSite
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
 from f3core.surgery import Pruned, apply_plan_
 from f3core.workspace import workspace
-
-Listener = Callable[[str, int, int], None]
-"""Hears (what is done, how many, of how many)."""
 
 SCORES, PLAN, SPEC = "scores.safetensors", "plan.json", "spec.yaml"
 
@@ -144,8 +141,9 @@ def score_only(
 
 def as_file(spec: str | Path | Spec | SpecFile, overrides: Iterable[str] = ()) -> SpecFile:
     """A spec in any form as a `SpecFile`. Raises `SpecError`."""
+    overrides = tuple(overrides)
     if isinstance(spec, SpecFile):
-        return parse_spec(spec.text, spec.name, (*spec.overrides, *overrides)) if list(overrides) else spec
+        return parse_spec(spec.text, spec.name, (*spec.overrides, *overrides)) if overrides else spec
     if isinstance(spec, Spec):
         text = json.dumps(spec.model_dump(mode="json"), indent=2)  # JSON is YAML
         return parse_spec(text, "<Spec>", overrides)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from f3core.job import Job
 
 Listener = Callable[[str, int, int], None]
+"""Hears (what is done, how many, of how many)."""
 
 
 def measure(

@@ -17,10 +17,11 @@ from rich.text import Text
 
 from f3core import evaluate
 from f3core.adapter import Model
-from f3core.engine import Listener, inputs_of, load, prune, score, silent
+from f3core.engine import inputs_of, load, prune, score, silent
 from f3core.environment import Machine, machine, now
 from f3core.errors import SpecError, suggest
 from f3core.job import Job, resolve
+from f3core.measure import Listener
 from f3core.plan import PruningPlan, select
 from f3core.planning import make_plan
 from f3core.registry import installed

@@ -184,6 +184,7 @@ def test_two_runs_do_not_share_a_folder(tiny_spec: Write) -> None:
     def second(title: str, done: int, total: int) -> None:
         with pytest.raises(OutputError, match="another process"):
             f3core.apply(spec, resume=True)
+        assert spec.with_name("run.partial").is_dir()  # the one that was refused removes nothing
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
