@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from f3core.errors import PlanError
+from f3core.errors import ModelError, PlanError
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 
 if TYPE_CHECKING:
@@ -77,8 +77,17 @@ class Adapter(ABC):
         """Every attention site, in the order in which they run."""
 
     @abstractmethod
-    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
-        """The token layout of a forward with these arguments. Must not read tensor values."""
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout | None:
+        """The token layout of a forward with these arguments; None for one that is not to be watched or counted, such
+        as a cached decoding step that a later forward over the whole sequence repeats. Must not read tensor values.
+        """
+
+    def layout_of(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> Layout:
+        """The layout of a forward that can be counted. Raises `ModelError` for one that is not to be watched."""
+        layout = self.layout(denoiser, (), inputs)
+        if layout is None:
+            raise ModelError(f"adapter {self.name!r} gives no layout for these inputs, so they cannot be counted")
+        return layout
 
     @abstractmethod
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:

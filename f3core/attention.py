@@ -110,23 +110,30 @@ class ZeroBranch(nn.Module):
         return hidden_states.new_zeros(()).expand_as(hidden_states)
 
 
+class Bypass(nn.Module):
+    """Stands where a module was whose first input passes: no parameters, no work."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states
+
+
 class _Switched(nn.Module):
-    """Steps aside while its gate is active: gives zeros, or (a companion) its input."""
+    """Steps aside while its gate is active: hands on its first input, or gives zeros."""
 
     f3_gate: Gate
-    f3_identity: bool
+    f3_bypass: bool
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if not self.f3_gate.active():
             return super().forward(hidden_states, *args, **kwargs)
-        return hidden_states if self.f3_identity else hidden_states.new_zeros(()).expand_as(hidden_states)
+        return hidden_states if self.f3_bypass else hidden_states.new_zeros(()).expand_as(hidden_states)
 
 
-def dropped(module: nn.Module, gate: Gate, *, companion: bool = False) -> nn.Module:
-    """What stays of a dropped site (zeros) or of its companion (identity); its weights only if some step needs them."""
+def dropped(module: nn.Module, gate: Gate, *, bypass: bool = False) -> nn.Module:
+    """What stays of a module that goes: zeros, or (``bypass``) its first input; weights only if a step needs them."""
     if gate.always:
-        return nn.Identity() if companion else ZeroBranch()
-    return _become_(module, _Switched, f3_gate=gate, f3_identity=companion)
+        return Bypass() if bypass else ZeroBranch()
+    return _become_(module, _Switched, f3_gate=gate, f3_bypass=bypass)
 
 
 def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, text: int, **sdpa: Any) -> Tensor:

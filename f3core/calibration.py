@@ -41,14 +41,16 @@ def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[s
     seen: Inputs = {}
 
     def note(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if name not in seen:
-            batch = adapter.layout(denoisers[name], args, kwargs).batch
-            seen[name] = {k: _one_row(v, batch) for k, v in _named(denoisers[name], args, kwargs).items()}
+        layout = adapter.layout(denoisers[name], args, kwargs)
+        if name not in seen and layout is not None:
+            named = _named(denoisers[name], args, kwargs)
+            seen[name] = {k: _one_row(v, layout.batch) for k, v in named.items()}
         if len(seen) == len(denoisers):
             raise _Seen
         return forward(*args, **kwargs)
 
     with ExitStack() as stack:
+        stack.enter_context(adapter.observable(pipeline))
         for name, denoiser in denoisers.items():
             stack.enter_context(replaced_forward(denoiser, functools.partial(note, name)))
         with suppress(_Seen):
@@ -217,7 +219,7 @@ def _gather(
     frames = max(cell.maps.shape[2] for probe in probes.values() for cell in probe.cells.values())
     mass, queries = np.zeros((*shape, max(header.heads), 3)), np.zeros(shape)
     drift, drift_queries = np.zeros(shape), np.zeros(shape)
-    maps = np.zeros((shape[0], frames, frames))
+    maps = np.zeros((shape[0], frames, frames + 1))
     for name, probe in probes.items():
         for (i, step), cell in probe.cells.items():
             row, column = header.sites.index(sites[name][i].fqn), header.levels.index(probe.levels[step])
@@ -230,4 +232,5 @@ def _gather(
             drift[row, column] += float(cell.drifts[place])
             drift_queries[row, column] += cell.drift_queries
             maps[row, :f, :f] += seen[:, :, :f].sum(0)
+            maps[row, :f, -1] += seen[:, :, f].sum(0)
     return PromptScores(mass, queries, drift, drift_queries, maps)

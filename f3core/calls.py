@@ -80,14 +80,19 @@ class Partition:
     key_segment: Tensor
     """[1 or B, Lk] likewise"""
     only_text: bool
-    visual: int
-    """visual queries of one clip row"""
+    by_frame: Tensor
+    """[F] visual queries of one clip row in each frame, float64"""
     uniform: bool
     """queries are the frames in order, keys [text; frames in order]: own-frame attention needs no mask"""
     text: int
     per_frame: int
     """queries of a frame in one row"""
     samples: dict[tuple[int, int], Sample] = field(default_factory=dict)
+
+    @property
+    def visual(self) -> int:
+        """Visual queries of one clip row."""
+        return int(self.by_frame.sum())
 
     def equals(self, other: Partition) -> bool:
         """Whether both have the same segments, and so are the same for calls of one shape."""
@@ -120,7 +125,7 @@ def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: Atte
         query_segment=q,
         key_segment=k,
         only_text=bool((k == frames).all()),
-        visual=int((q < frames).sum()) * (shape.batch if q.shape[0] == 1 else 1) // layout.batch,
+        by_frame=_by_frame(q, frames) * (shape.batch if q.shape[0] == 1 else 1) / layout.batch,
         uniform=q.shape[0] == 1
         and k.shape[0] == 1
         and q.shape[1] == in_order.numel()
@@ -131,6 +136,10 @@ def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: Atte
         text=text,
         per_frame=max(1, int(torch.bincount(q[0], minlength=frames + 1)[:frames].max())),
     )
+
+
+def _by_frame(segment: Tensor, frames: int) -> Tensor:
+    return torch.bincount(segment.flatten(), minlength=frames + 1)[:frames].double()
 
 
 def sample(part: Partition, stride: int, step: int) -> Sample:

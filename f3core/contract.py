@@ -92,6 +92,14 @@ def explained(advice: str) -> Iterator[None]:
         raise AssertionError(f"{advice} ({type(error).__name__}: {error})") from error
 
 
+def _input_instead(_module: nn.Module, args: tuple[Any, ...], _out: Any) -> Any:
+    return args[0]
+
+
+def _zeros_instead(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
+    return torch.zeros_like(out)
+
+
 class ContractBase:
     """What an author fills in, and what the tests use.
 
@@ -104,6 +112,8 @@ class ContractBase:
     height: ClassVar[int] = 4
     width: ClassVar[int] = 6
     text: ClassVar[int | None] = 7
+    timesteps: ClassVar[bool] = True
+    """False for a model without denoising steps, whose noise level is always the same"""
 
     def build(self) -> nn.Module:
         """A tiny denoiser with random weights; called often, with torch seeded."""
@@ -146,7 +156,7 @@ class ContractBase:
         """The unpruned model with the change made the plain way: keys masked to -inf, or a site's output zeroed."""
         target, removal = change
         sites = [site for site in self._sites(denoiser) if removal in site.removals.get(target, ())]
-        layout = self.adapter.layout(denoiser, (), inputs)
+        layout = self.adapter.layout_of(denoiser, inputs)
 
         def masked(site: AttentionSite, shape: AttentionCall, call: SdpaCall, run: Callable[[], Tensor]) -> Tensor:
             gone = pairs(self.adapter.segments(site, layout, shape), target)
@@ -158,7 +168,7 @@ class ContractBase:
             if removal is Removal.DROP:
                 for site in sites:
                     module = denoiser.get_submodule(site.path)
-                    handle = module.register_forward_hook(lambda _module, _args, out: torch.zeros_like(out))
+                    handle = module.register_forward_hook(_input_instead if site.bypass else _zeros_instead)
                     stack.callback(handle.remove)
             else:
                 stack.enter_context(Intercept(masked).at(denoiser, sites))

@@ -63,7 +63,7 @@ def count(
     counted = _by_module(ledger)
     if adapter is None:
         return counted
-    layout = adapter.layout(denoiser, (), inputs)
+    layout = adapter.layout_of(denoiser, inputs)
     by_site = {site.fqn: dict.fromkeys(KINDS, 0) for site in sites.values()}
     other = 0
     # Segments are made only now: while the modes are on, making them would be watched too.
@@ -97,7 +97,7 @@ def costs(adapter: Adapter, denoisers: Mapping[str, nn.Module], inputs: Mapping[
     found: dict[str, SiteCost] = {}
     for component, denoiser in denoisers.items():
         model, given = meta_copy(denoiser), on_meta(dict(inputs[component]))
-        rows = adapter.layout(model, (), given).batch
+        rows = adapter.layout_of(model, given).batch
         if rows != 1:
             raise CountingError(f"{component}: costs are those of one row, the inputs have {rows}")
         whole = count(model, given, adapter, component)

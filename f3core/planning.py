@@ -26,22 +26,23 @@ def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
 
 
 def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Removal]:
-    """What is to be done at each site that holds the spec's target, by fqn.
+    """What is to be done at each site that holds the spec's target, by fqn: the spec's removal, or at sites that cannot
+    do it their own default.
 
-    Raises `SpecError` when no site can lose the target, or one cannot by the spec's removal.
+    Raises `SpecError` when no site can lose the target, or none by the spec's removal.
     """
-    spec, removals = job.file.spec.prune, dict[str, Removal]()
-    for site in sites:
-        listed = site.removals.get(spec.target, ())
-        if listed and spec.removal is not None and spec.removal not in listed:
-            allowed = suggest(str(spec.removal), map(str, listed))
-            message = f"{site.fqn} cannot lose {spec.target} by {spec.removal}; {allowed}"
-            raise job.file.error(("prune", "removal"), message)
-        if listed:
-            removals[site.fqn] = spec.removal or listed[0]
-    if not removals:
+    spec = job.file.spec.prune
+    able = {site.fqn: listed for site in sites if (listed := site.removals.get(spec.target, ()))}
+    if not able:
         raise job.file.error(("prune", "target"), f"no site of this model can lose {spec.target}")
-    return removals
+    every = dict.fromkeys(removal for listed in able.values() for removal in listed)
+    if spec.removal is not None and spec.removal not in every:
+        message = f"no site can lose {spec.target} by {spec.removal}; {suggest(str(spec.removal), map(str, every))}"
+        raise job.file.error(("prune", "removal"), message)
+    return {
+        fqn: spec.removal if spec.removal is not None and spec.removal in listed else listed[0]
+        for fqn, listed in able.items()
+    }
 
 
 def make_plan(job: Job, scores: Scores) -> PruningPlan:

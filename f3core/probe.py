@@ -110,6 +110,8 @@ class Probe:
         self._prompts = prompts
         self._partitions: dict[Any, Partition] = {}
         self._layout: Layout | None = None
+        self._blind = False
+        """while a forward runs that is not to be watched"""
         self._seen: list[tuple[int, Partition, torch.device] | None] = []
         """calls of the running site: what `_add_text` needs of each that has only text keys, None for others"""
         self._foregone: dict[Any, list[tuple[int, Partition, torch.device]]] = {}
@@ -136,6 +138,8 @@ class Probe:
 
     def _around_denoiser(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._layout = self._adapter.layout(self._denoiser, args, kwargs)
+        if self._layout is None:
+            return self._unwatched(forward, *args, **kwargs)
         if self._layout.batch % self._prompts:
             raise ProbeError(f"a forward of {self._layout.batch} rows cannot be shared by {self._prompts} prompts")
         level = self._adapter.noise_level(args, kwargs)
@@ -144,9 +148,18 @@ class Probe:
         self.rows[self.step] = self.rows.get(self.step, 0) + self._layout.batch
         return forward(*args, **kwargs)
 
+    def _unwatched(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._blind = True
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            self._blind = False
+
     def _around_site(
         self, index: int, site: AttentionSite, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
+        if self._blind:
+            return forward(*args, **kwargs)
         foregone = self._foregone.get((index, self._layout))
         if foregone is not None:
             for heads, part, device in foregone:
@@ -204,7 +217,7 @@ class Probe:
         assert self._layout is not None
         rows = self._layout.batch // self._prompts
         cell.queries += part.visual * rows
-        cell.maps[..., part.frames] += part.visual / part.frames * rows
+        cell.maps[..., part.frames] += part.by_frame * rows
 
     def _by_prompt(self, rows: Tensor) -> Tensor:
         """Sums over the rows [B, ...] of an attention call, prompt by prompt: [P, ...] float64.

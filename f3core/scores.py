@@ -31,7 +31,8 @@ class PromptScores:
     ``queries`` [S, T]: visual query rows behind it, so mass / queries is a mean share per head.
     ``drift`` [S, T]: squared norm of what the site's output loses with the target kind, summed over queries.
     ``drift_queries`` [S, T]: query rows behind it.
-    ``frames`` [S, F, F]: mass that queries of frame i give keys of frame j, summed over steps and heads.
+    ``frames`` [S, F, F + 1]: mass that queries of frame i give keys of frame j, and (last) of text, summed over steps
+    and heads.
     """
 
     mass: Array
@@ -142,10 +143,8 @@ class Scores:
 
     def frame_map(self) -> Array:
         """[S, F, F] mean share that a query of frame i gives to frame j (the rest goes to text)."""
-        total = self.total()
-        rows = total.queries.sum(axis=1) * np.asarray(self.header.heads, dtype=np.float64)
-        per_frame = np.maximum(rows / total.frames.shape[1], 1e-300)
-        mean: Array = total.frames / per_frame[:, None, None]
+        frames = self.total().frames
+        mean: Array = frames[:, :, :-1] / np.maximum(frames.sum(axis=2, keepdims=True), 1e-300)
         return mean
 
     # --- files --------------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class Removal(_Word):
 
     SELF_ONLY = "self_only"
     """keep same-frame (and text) keys, softmax renormalised over them (F3-Pruning, eq. 4)"""
+    OMIT = "omit"
+    """the kind's keys are left out of the calls; the module attends over the rest, softmax renormalised"""
     DROP = "drop"
     """the whole module goes, with its companions and parameters"""
     MASK = "mask"
@@ -66,6 +68,8 @@ class AttentionSite:
     place on the layer axis. ``removals`` lists, per kind, what is sound here, the default first; a kind that is
     absent cannot be pruned here. ``companions`` are paths of modules that are dead once the site is dropped.
     ``output`` is the path, inside the module, of the linear map behind the attention (W_o), if there is one.
+    ``bypass``: once dropped, the site hands on its first argument (it mixes into what it is given) instead of zeros
+    (a residual branch).
     """
 
     component: str
@@ -75,6 +79,7 @@ class AttentionSite:
     removals: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
     companions: tuple[str, ...] = ()
     output: str | None = None
+    bypass: bool = False
 
     @property
     def fqn(self) -> str:

@@ -27,7 +27,9 @@ class Pruned(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         clock = self.f3_clock
-        clock.observe(self.f3_adapter.layout(self, args, kwargs))
+        layout = self.f3_adapter.layout(self, args, kwargs)
+        if layout is not None:
+            clock.observe(layout)
         if clock.step_ranges and not clock.held:
             if torch.compiler.is_compiling():
                 raise RuntimeError(
@@ -130,8 +132,8 @@ def _restrict_(
 ) -> None:
     module = denoiser.get_submodule(site.path)
     if removal is Removal.DROP:
-        denoiser.set_submodule(site.path, dropped(module, gate))
+        denoiser.set_submodule(site.path, dropped(module, gate, bypass=site.bypass))
         for path in site.companions:
-            denoiser.set_submodule(path, dropped(denoiser.get_submodule(path), gate, companion=True))
+            denoiser.set_submodule(path, dropped(denoiser.get_submodule(path), gate, bypass=True))
     else:
         denoiser.set_submodule(site.path, adapter.restrict(module, site, target, removal, gate))

@@ -122,10 +122,10 @@ def test_other_frames_only_equals_a_dense_mask(batch: int, heads: int, frames: i
     assert torch.allclose(restricted(hidden, *tables.values()), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["fold", "mask", "drop", "companion"])
+@pytest.mark.parametrize("how", ["fold", "mask", "drop", "bypass"])
 def test_a_closed_gate_leaves_the_module_as_it_was(how: str) -> None:
     module, hidden, tables = drawn(2, 3, 2, 0, per_row=True)
-    if how == "companion":
+    if how == "bypass":
         tables = {}
     expected = module(hidden, **tables)
     late = gate(3, 2, frozenset({1}))
@@ -133,7 +133,7 @@ def test_a_closed_gate_leaves_the_module_as_it_was(how: str) -> None:
         "fold": lambda: frames_in_batch(module, late, fold=("hidden", "table", "pair")),
         "mask": lambda: other_frames_only(module, late, mask="mask"),
         "drop": lambda: dropped(module, late),
-        "companion": lambda: dropped(module, late, companion=True),
+        "bypass": lambda: dropped(module, late, bypass=True),
     }[how]()
     late.clock.tick(900.0)
     assert torch.equal(restricted(hidden, **tables), expected)
@@ -142,7 +142,7 @@ def test_a_closed_gate_leaves_the_module_as_it_was(how: str) -> None:
     assert not torch.equal(active, expected)
     if how == "drop":
         assert torch.equal(active, torch.zeros_like(hidden))
-    if how == "companion":
+    if how == "bypass":
         assert active is hidden
     late.clock.tick(900.0)
     assert torch.equal(restricted(hidden, **tables), expected)
@@ -151,7 +151,7 @@ def test_a_closed_gate_leaves_the_module_as_it_was(how: str) -> None:
 
 def test_what_is_dropped_for_good_leaves_nothing() -> None:
     module, hidden, _ = drawn(2, 3, 2, 0, per_row=True)
-    zero, identity = dropped(module, gate(3, 2)), dropped(module, gate(3, 2), companion=True)
+    zero, identity = dropped(module, gate(3, 2)), dropped(module, gate(3, 2), bypass=True)
     assert not [*zero.parameters(), *identity.parameters()]
     assert identity(hidden) is hidden
     half = hidden.bfloat16()

@@ -74,7 +74,7 @@ def test_scores_describe_the_generation(pipe: WanPipeline, whole: Scores) -> Non
     assert (shares[[0, 2]][:, 1:] > 0.1).all()
     assert (one.drift[[0, 2]] > 0).all()
     assert (one.drift[[1, 3]] == 0).all()
-    assert np.allclose(one.frames.sum((1, 2)), one.mass[..., 1:].sum((1, 2, 3)), rtol=1e-5)
+    assert np.allclose(one.frames.sum((1, 2)), one.mass.sum((1, 2, 3)), rtol=1e-5)
     assert not equal(whole.prompts[0], whole.prompts[1])
 
 

@@ -31,7 +31,7 @@ def make_scores(names: list[str], steps: int = 6, frames: int = 4) -> Scores:
         passes={"net": (2,) * steps},
         drift_target=AttentionKind.TEMPORAL,
     )
-    one = PromptScores(mass, queries, queries, queries, rng.random((sites, frames, frames)))
+    one = PromptScores(mass, queries, queries, queries, rng.random((sites, frames, frames + 1)))
     return Scores(header, {0: one})
 
 

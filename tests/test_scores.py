@@ -45,7 +45,7 @@ def make_scores(
         for i, count in enumerate(heads):
             mass[i, :, count:] = 0
         queries = rng.integers(1, 1000, shape).astype(float)
-        return PromptScores(mass, queries, draw(*shape), queries + 1, draw(len(sites), frames, frames))
+        return PromptScores(mass, queries, draw(*shape), queries + 1, draw(len(sites), frames, frames + 1))
 
     components = {site.partition(".")[0] for site in sites}
     return Scores(
@@ -237,8 +237,10 @@ def test_frame_map_is_the_mean_attention_between_frames(frames: int, tokens: int
     )
     blank = make_scores(sites=["transformer.a"], levels=[2.0, 1.0], prompts=[0])
     header = dataclasses.replace(blank.header, heads=(heads,))
+    texts = np.array([attention[:, :, query == i][..., segment == -1].sum() for i in range(frames)])
     queries = np.full((1, steps), float(frames * tokens))
-    one = PromptScores(np.zeros((1, steps, heads, 3)), queries, queries * 0, queries, summed[None])
+    both = np.concatenate([summed, texts[:, None]], axis=1)
+    one = PromptScores(np.zeros((1, steps, heads, 3)), queries, queries * 0, queries, both[None])
     found = Scores(header, {0: one, 1: one}).frame_map()[0]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert (found.sum(axis=1) < 1).all()  # the rest went to text
