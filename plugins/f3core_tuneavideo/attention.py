@@ -1,0 +1,60 @@
+"""The two attentions that inflation adds to a Stable Diffusion transformer block.
+
+Both call ``F.scaled_dot_product_attention`` on [rows, heads, tokens, channels of a head] and carry the parameter names
+of the published checkpoints. Source: Tune-A-Video, arXiv 2212.11565, section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Projections(nn.Module):
+    """Queries, keys and values without bias, and an output map with one. ``width`` channels in ``heads`` heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{width} channels do not divide into {heads} heads")
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[N, Lq, C] over [N, Lk, C], through the output map."""
+        query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class SparseCausalAttention(_Projections):
+    """SC-Attn: the queries of frame i see the keys of the first frame and of frame i - 1 (of the first, when i is 0).
+
+    A frame's own tokens are no keys for i > 0. O(F · S · 2S) pairs for F frames of S tokens.
+    """
+
+    def forward(self, hidden_states: Tensor, frames: int) -> Tensor:
+        """[B·F, S, C] to the same, the ``frames`` of a clip lying together."""
+        query, key, value = self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states)
+        return self._attend(query, first_and_former(key, frames), first_and_former(value, frames))
+
+
+class TemporalAttention(_Projections):
+    """Attention over the frames of a clip at each position by itself, without a mask."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B·S, F, C] to the same."""
+        return self._attend(self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states))
+
+
+def first_and_former(tokens: Tensor, frames: int) -> Tensor:
+    """What a frame sees in SC-Attn: [B·F, S, C] to [B·F, 2S, C], the first frame's tokens, then the former frame's."""
+    clips = tokens.unflatten(0, (-1, frames))
+    first = clips[:, :1]
+    former = torch.cat([first, clips[:, :-1]], dim=1)
+    return torch.cat([first.expand_as(clips), former], dim=2).flatten(0, 1)
