@@ -1,0 +1,155 @@
+"""The two attention channels of a layer: base (text and own frame) and temporal (text and frames)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from f3core_cogvideo.config import CogVideoConfig
+from f3core_cogvideo.visibility import Sees, Tokens, other_frames, windows
+
+
+def attend(query: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor | None) -> Tensor:
+    """Attention of [B, H, Lq, D] over the joined keys; zeros where there is none."""
+    if not keys or not sum(key.shape[2] for key in keys):
+        return torch.zeros_like(query)
+    key = keys[0] if len(keys) == 1 else torch.cat(keys, dim=2)
+    value = values[0] if len(values) == 1 else torch.cat(values, dim=2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    """[B, ...] to [B·times, ...], every row ``times`` times in a row."""
+    return x if times == 1 else x[:, None].expand(-1, times, *x.shape[1:]).flatten(0, 1)
+
+
+class Channel(nn.Module):
+    """One attention with its own projections. ``sees`` says which kinds of keys frame tokens have."""
+
+    def __init__(self, config: CogVideoConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        self.sees = Sees()
+        self.query_key_value = nn.Linear(config.hidden, 3 * config.hidden)
+        self.dense = nn.Linear(config.hidden, config.hidden)
+
+    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [B, H, L, D], of [B, L, C]."""
+        query, key, value = self.query_key_value(hidden).unflatten(2, (3, self.config.heads, -1)).unbind(2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+    def by_frame(self, x: Tensor) -> Tensor:
+        """[B, H, F·S, D] to [B·F, H, S, D]."""
+        return x.unflatten(2, (-1, self.config.tokens)).transpose(1, 2).flatten(0, 1)
+
+
+class BaseAttention(Channel):
+    """The channel of the picture model: text sees text, a frame token sees text and its own frame."""
+
+    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """[B, T + F·S, C] to the same shape."""
+        query, key, value = self.heads(hidden)
+        text = self.config.text
+        context = [attend(query[:, :, :text], [key[:, :, :text]], [value[:, :, :text]], tokens.text_keys())]
+        if tokens.numbers:
+            context.append(self._frames(query, key, value, tokens))
+        return self.dense(torch.cat(context, dim=2).transpose(1, 2).flatten(2))
+
+    def _frames(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> Tensor:
+        """Frames folded into the batch: [B, H, F·S, D]."""
+        batch, text, frames = query.shape[0], self.config.text, len(tokens.numbers)
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        if self.sees.text:
+            keys.append(repeated(key[:, :, :text], frames))
+            values.append(repeated(value[:, :, :text], frames))
+        if self.sees.own:
+            keys.append(self.by_frame(key[:, :, text:]))
+            values.append(self.by_frame(value[:, :, text:]))
+        own = tokens.numbers if self.sees.own else ()
+        mask = tokens.keys_mask(self.sees.text, 0, own, self.config.tokens, frames)
+        out = attend(self.by_frame(query[:, :, text:]), keys, values, mask)
+        return out.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3)
+
+
+class PlusAttention(Channel):
+    """The temporal channel: a frame token sees text, other frames and its own frame; mixed into the base channel."""
+
+    def __init__(self, config: CogVideoConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.attn_distribution = nn.Parameter(torch.zeros(config.hidden))
+
+    def forward(self, base: Tensor, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """The mixture, [B, T + F·S, C], of the base channel's output ``base`` with attention over ``hidden``."""
+        if not tokens.numbers:
+            return base
+        text = self.config.text
+        query, key, value = self.heads(hidden)
+        context = self._context(query[:, :, text:], key, value, tokens)
+        plus = self.dense(context.transpose(1, 2).flatten(2))
+        share = torch.sigmoid(self.attn_distribution)
+        return torch.cat([base[:, :text], share * base[:, text:] + (1 - share) * plus], dim=1)
+
+    def _context(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> Tensor:
+        """Context of the frame tokens, [B, H, F·S, D]; queries without, keys and values with text."""
+        text = self.config.text
+        groups = windows(self.config, self.layer)
+        whole = len(groups) == 1 and len(groups[0]) == 1
+        out = None if whole else torch.empty_like(query)
+        for group in groups:
+            index = None if whole else tokens.places(group)
+            q, k, v = (self._windowed(x, index) for x in (query, key[:, :, text:], value[:, :, text:]))
+            texts = [repeated(x[:, :, :text], len(group)) for x in (key, value)] if self.sees.text else []
+            made = self._group(q, k, v, texts, tokens, len(group))
+            if out is None or index is None:
+                return made.flatten(2, 3)
+            frames = made.shape[2]  # [B·R, H, F, a, D] to [B, H, F, R, a, D]
+            made = made.unflatten(0, (-1, len(group))).permute(0, 2, 3, 1, 4, 5)
+            view = out.unflatten(2, (frames, -1))
+            view[:, :, :, index] = made
+        assert out is not None
+        return out
+
+    def _windowed(self, x: Tensor, index: Tensor | None) -> Tensor:
+        """[B, H, F·S, D] to [B·R, H, F, a, D] for R windows of a tokens, ``index`` [R, a]."""
+        x = x.unflatten(2, (-1, self.config.tokens))
+        if index is None:
+            return x
+        return x[:, :, :, index].permute(0, 3, 1, 2, 4, 5).flatten(0, 1)
+
+    def _group(self, q: Tensor, k: Tensor, v: Tensor, texts: list[Tensor], tokens: Tokens, repeat: int) -> Tensor:
+        """Attention within windows: q, k, v [B·R, H, F, a, D] and text keys and values [B·R, H, T, D]."""
+        stage, numbers, size = self.config.stage, tokens.numbers, q.shape[3]
+        if not self.sees.earlier:
+            return self._own_only(q, k, v, texts, tokens, repeat)
+        made = []
+        for place, number in enumerate(numbers):
+            others = [numbers.index(f) for f in other_frames(stage, number, numbers)]
+            frames = [*others, place] if self.sees.own else others
+            keys, values = texts[:1], texts[1:]
+            if frames:
+                keys, values = [*keys, _joined(k, frames)], [*values, _joined(v, frames)]
+            own = (number,) if self.sees.own else ()
+            mask = tokens.keys_mask(self.sees.text, len(others) * size, own, size, repeat)
+            made.append(attend(q[:, :, place], keys, values, mask))
+        return torch.stack(made, dim=2)
+
+    def _own_only(self, q: Tensor, k: Tensor, v: Tensor, texts: list[Tensor], tokens: Tokens, repeat: int) -> Tensor:
+        """The same with no other frame among the keys: frames folded into the batch, inside the windows."""
+        frames, size = q.shape[2], q.shape[3]
+        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+        keys, values = ([repeated(x, frames)] for x in texts) if texts else ([], [])
+        if self.sees.own:
+            keys, values = [*keys, k], [*values, v]
+        own = tokens.numbers if self.sees.own else ()
+        mask = tokens.keys_mask(self.sees.text, 0, own, size, repeat * frames)
+        return attend(q, keys, values, mask).unflatten(0, (-1, frames)).transpose(1, 2)
+
+
+def _joined(x: Tensor, frames: list[int]) -> Tensor:
+    """Tokens of chosen frames of [B, H, F, a, D], [B, H, n·a, D]; a view where the frames lie next to each other."""
+    if frames == list(range(frames[0], frames[0] + len(frames))):
+        return x[:, :, frames[0] : frames[0] + len(frames)].flatten(2, 3)
+    return torch.cat([x[:, :, f] for f in frames], dim=2)

@@ -1,0 +1,157 @@
+"""CogVideo's transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from f3core.errors import ModelError
+from f3core_cogvideo.channels import BaseAttention, PlusAttention
+from f3core_cogvideo.config import FRAME_START, CogVideoConfig
+from f3core_cogvideo.published import to_own_names_, to_published_names
+from f3core_cogvideo.visibility import Tokens
+
+
+class Mlp(nn.Module):
+    """Feed-forward, four times as wide, GELU in its tanh form."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(hidden, 4 * hidden)
+        self.dense_4h_to_h = nn.Linear(4 * hidden, hidden)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden), approximate="tanh"))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each between two layer norms."""
+
+    def __init__(self, config: CogVideoConfig, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = nn.LayerNorm(config.hidden)
+        self.attention = BaseAttention(config, index)
+        self.attention_plus = PlusAttention(config, index)
+        self.third_layernorm = nn.LayerNorm(config.hidden)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden)
+        self.mlp = Mlp(config.hidden)
+        self.fourth_layernorm = nn.LayerNorm(config.hidden)
+
+    def forward(self, hidden: Tensor, tokens: Tokens, *, temporal: bool) -> Tensor:
+        """[B, L, C] to the same shape; ``temporal`` False leaves the temporal channel out."""
+        normed = self.input_layernorm(hidden)
+        attended = self.attention(normed, tokens)
+        if temporal:
+            attended = self.attention_plus(attended, normed, tokens)
+        hidden = hidden + self.third_layernorm(attended)
+        return hidden + self.fourth_layernorm(self.mlp(self.post_attention_layernorm(hidden)))
+
+
+class Transformer(nn.Module):
+    """Embeddings, layers, final norm; a namespace that gives parameters their published names."""
+
+    def __init__(self, config: CogVideoConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab, config.hidden)
+        self.position_embeddings = nn.Embedding(config.positions, config.hidden)
+        self.extra_position_embeddings = nn.Embedding(config.additional, config.hidden)
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
+        self.final_layernorm = nn.LayerNorm(config.hidden)
+
+
+class CogVideoTransformer(nn.Module):
+    """A sequence [text; frame 1; ...; frame F] of token ids to the logits of the next token.
+
+    Both stages: what differs is which frames see which (`CogVideoConfig.stage`). Loads its own and the published
+    parameter names, `load_state_dict(..., strict=True)`.
+    """
+
+    def __init__(self, config: CogVideoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = Transformer(config)
+        self.register_load_state_dict_pre_hook(_rename)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.word_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.word_embeddings.weight.dtype
+
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """The parameters under their published names."""
+        return to_published_names(self.state_dict())
+
+    def usual_positions(self, batch: int, length: int) -> Tensor:
+        """Int64 [batch, length]: text from 0, frame tokens from `FRAME_START` on."""
+        place = torch.arange(length, device=self.device)
+        text = self.config.text
+        return torch.where(place < text, place, place - text + FRAME_START).expand(batch, -1)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        text_mask: Tensor,
+        *,
+        temporal: bool = True,
+        as_generated: bool = False,
+    ) -> Tensor:
+        """Logits, float [B, L, V].
+
+        ``input_ids`` and ``position_ids`` int64 [B, L], the whole text and then frames, the last of which may be cut
+        short in stage 1; ``text_mask`` [B, 1, 1, T], 0 where a text token is padding. ``temporal`` False leaves the
+        temporal channel out of every layer, as the first frame is generated; ``as_generated`` repeats over a finished
+        sequence what generation computes: the tokens of the first frame are predicted without the temporal channel,
+        all others with it. Raises `ModelError` for a length that is no such sequence.
+        """
+        if as_generated and temporal and self.config.stage == 1:
+            return self._as_generated(input_ids, position_ids, text_mask)
+        length = input_ids.shape[1]
+        text, size = self.config.text, self.config.tokens
+        frames = -(-(length - text) // size)
+        missing = text + frames * size - length
+        if length < text or frames > self.config.frames or (missing and self.config.stage == 2):
+            raise ModelError(f"{length} tokens are no text of {text} and up to {self.config.frames} frames of {size}")
+        if missing:  # in stage 1 nothing sees what comes after it
+            input_ids = torch.cat([input_ids, input_ids[:, -1:].expand(-1, missing)], dim=1)
+            position_ids = torch.cat([position_ids, position_ids[:, -1:].expand(-1, missing)], dim=1)
+        tokens = Tokens(self.config, tuple(range(frames)), text_mask.bool())
+        hidden = self._embed(input_ids, position_ids, text + size)
+        for layer in self.transformer.layers:
+            hidden = layer(hidden, tokens, temporal=temporal)
+        return self._logits(hidden[:, :length])
+
+    def _embed(self, input_ids: Tensor, position_ids: Tensor, base: int) -> Tensor:
+        """[B, L, C]; the first ``base`` places have the base position table, all others their own."""
+        parts = self.transformer
+        position = parts.position_embeddings(position_ids[:, :base])
+        if position_ids.shape[1] > base:
+            start = FRAME_START + self.config.tokens  # of the second frame
+            later = parts.extra_position_embeddings(position_ids[:, base:] - start)
+            position = torch.cat([position, later], dim=1)
+        return parts.word_embeddings(input_ids) + position
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        words = self.transformer.word_embeddings.weight[: self.config.image_vocab]
+        return F.linear(self.transformer.final_layernorm(hidden), words)
+
+    def _as_generated(self, input_ids: Tensor, position_ids: Tensor, text_mask: Tensor) -> Tensor:
+        text, first = self.config.layout[:2]
+        whole = self(input_ids, position_ids, text_mask)
+        alone = self(input_ids[:, :first], position_ids[:, :first], text_mask, temporal=False)
+        return torch.cat([whole[:, : text - 1], alone[:, text - 1 : first - 1], whole[:, first - 1 :]], dim=1)
+
+
+def _rename(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    to_own_names_(state_dict, prefix)
