@@ -31,6 +31,18 @@ class Model:
     call: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """A model as far as its costs go. ``denoisers`` on meta, by component, in the order in which they run; ``inputs``:
+    keyword arguments of a one-row forward of each; ``levels``: the noise levels of a generation, noisy to clean;
+    ``rows``: by component, the rows of one clip that it runs at each level (guidance counted)."""
+
+    denoisers: Mapping[str, nn.Module]
+    inputs: Mapping[str, Mapping[str, Any]]
+    levels: tuple[float, ...]
+    rows: Mapping[str, tuple[int, ...]]
+
+
 class Adapter(ABC):
     """Declares one family of text-to-video models.
 
@@ -51,6 +63,10 @@ class Adapter(ABC):
         import torch
 
         return self.denoisers(self.load(source, dtype=None, device=torch.device("cpu")))
+
+    def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
+        """What the costs of a generation of ``steps`` steps are made of, from the configs of a source alone."""
+        raise ModelError(f"adapter {self.name!r} cannot plan without weights; score the model and give --scores")
 
     @abstractmethod
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from f3core.meta import share_copy
 from f3core.plan import PruningPlan
 from f3core.planning import chosen_removals, make_plan
 from f3core.registry import Registry, installed
-from f3core.report import Report
+from f3core.report import MacsChange, Report
 from f3core.scores import Scores
 from f3core.sites import AttentionSite
+from f3core.sketch import sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
 from f3core.surgery import Pruned, apply_plan_
 from f3core.workspace import workspace
@@ -106,6 +107,12 @@ def plan_only(
         model = load(job, pipeline, listener)
         scores = score(job, model, inputs_of(job, model), listener=listener)
     return make_plan(job, scores)
+
+
+def plan_without_weights(file: SpecFile, ratios: Sequence[float] | None = None) -> list[tuple[PruningPlan, MacsChange]]:
+    """Plans at the spec's ratio, or at several, and their MACs of one clip, from the model's configs alone."""
+    job = resolve(file, installed(), check_output=False)
+    return sketch_plans(job, _adapter_for_source(job), ratios or [file.spec.prune.ratio])
 
 
 def score_only(

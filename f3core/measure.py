@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from f3core import evaluate, figures
-from f3core.adapter import Model
+from f3core.adapter import Adapter, Model
 from f3core.calibration import Inputs
 from f3core.flops import MacCount, count
 from f3core.footprint import model_size, peak_memory
@@ -61,14 +61,25 @@ def tensor_bytes(module: nn.Module) -> int:
 def count_change(
     model: Model, pruned: Any, plan: PruningPlan, scores: Scores, inputs: Inputs
 ) -> tuple[dict[str, MacsChange], MacsChange]:
-    """MACs before, predicted and counted: of one forward by component, and of one generation.
+    """MACs before, predicted and counted: of one forward by component, and of one generation."""
+    costs = Costs.model_validate(scores.header.costs)
+    return count_pruned(model.adapter, model.adapter.denoisers(pruned), plan, costs, inputs)
+
+
+def count_pruned(
+    adapter: Adapter,
+    denoisers: Mapping[str, nn.Module],
+    plan: PruningPlan,
+    costs: Costs,
+    inputs: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, MacsChange], MacsChange]:
+    """MACs before (from ``costs``), predicted and counted, of pruned ``denoisers``: of one forward, of one generation.
 
     A component's forward is told for the step range that prunes most. One count per distinct gate state.
     """
-    costs = Costs.model_validate(scores.header.costs)
     forwards: dict[str, MacsChange] = {}
     whole_before, whole_after = Counter[str](), Counter[str]()
-    for name, denoiser in model.adapter.denoisers(pruned).items():
+    for name, denoiser in denoisers.items():
         before = _kinds(costs, name)
         gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(name + ".")}
         runs = {index: rows for index, rows in enumerate(plan.passes[name]) if rows}
@@ -76,7 +87,7 @@ def count_change(
         counted: dict[frozenset[str], MacCount] = {}
         for index, state in states.items():
             if state not in counted:
-                counted[state] = _count_state(model, denoiser, name, inputs, index)
+                counted[state] = _count_state(adapter, denoiser, name, inputs[name], index)
             _add_(whole_before, before, runs[index])
             _add_(whole_after, _macs(counted[state]), runs[index])
         most = min(counted, key=lambda state: counted[state].total)
@@ -89,12 +100,14 @@ def count_change(
     )
 
 
-def _count_state(model: Model, denoiser: nn.Module, name: str, inputs: Inputs, step_range: int) -> MacCount:
-    copy, given = meta_copy(denoiser), on_meta(dict(inputs[name]))
+def _count_state(
+    adapter: Adapter, denoiser: nn.Module, name: str, inputs: Mapping[str, Any], step_range: int
+) -> MacCount:
+    copy, given = meta_copy(denoiser), on_meta(dict(inputs))
     if not isinstance(copy, Pruned):
-        return count(copy, given, model.adapter, name)
+        return count(copy, given, adapter, name)
     with copy.f3_clock.hold(step_range):
-        return count(copy, given, model.adapter, name)
+        return count(copy, given, adapter, name)
 
 
 def _kinds(costs: Costs, component: str) -> Macs:

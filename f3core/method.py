@@ -46,9 +46,13 @@ class Method(ABC):
 
 
 class Criterion(ABC):
-    """Scores units of pruning; the lowest are pruned first."""
+    """Scores units of pruning; the lowest are pruned first.
+
+    ``needs_scores``: False for one that ranks by names and places alone, so that a plan needs no calibration.
+    """
 
     name: ClassVar[str]
+    needs_scores: ClassVar[bool] = True
 
     @abstractmethod
     def score(

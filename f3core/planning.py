@@ -45,8 +45,10 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     }
 
 
-def make_plan(job: Job, scores: Scores) -> PruningPlan:
-    """The plan of the spec's method. Raises `PlanError`, or `SpecError` when it asks for what no site can lose."""
+def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> PruningPlan:
+    """The plan of the spec's method, at the spec's ratio or another.
+
+    Raises `PlanError`, or `SpecError` when it asks for what no site can lose."""
     spec, header = job.file.spec.prune, scores.header
     if header.costs is None:
         raise PlanError("the scores carry no costs; score the model again")
@@ -64,7 +66,7 @@ def make_plan(job: Job, scores: Scores) -> PruningPlan:
             axis=spec.axis or entry.default_axis,
             removals=removals,
             criterion=job.registry.make("criterion", spec.criterion),
-            ratio=spec.ratio,
+            ratio=spec.ratio if ratio is None else ratio,
             step_ranges=spec.step_ranges,
             seed=spec.seed,
         )

@@ -12,8 +12,9 @@ from rich.tree import Tree
 
 from f3core.plan import PruningPlan
 from f3core.registry import Registry
+from f3core.report import MacsChange
 from f3core.report_text import si
-from f3core.sites import AttentionSite
+from f3core.sites import KINDS, AttentionSite
 
 
 def plan_table(plan: PruningPlan) -> RenderableType:
@@ -34,6 +35,36 @@ def plan_table(plan: PruningPlan) -> RenderableType:
         f"{si(plan.macs_before)} → {si(plan.macs_after)} (−{share:.1%}), predicted"
     )
     return Group(table, total)
+
+
+def plans_data(plans: Sequence[tuple[PruningPlan, MacsChange | None]]) -> Any:
+    """A plan as JSON, or several, each with its MACs of one clip where they were counted."""
+    found = [
+        plan.model_dump(mode="json") | ({"macs": macs.model_dump(mode="json")} if macs else {}) for plan, macs in plans
+    ]
+    return found[0] if len(found) == 1 else found
+
+
+def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]]) -> RenderableType:
+    """A plan unit by unit; or several, a row each. Then MACs of one clip by kind, where they were counted."""
+    first, macs = plans[0]
+    if len(plans) == 1 and macs is None:
+        return plan_table(first)
+    removals = " and ".join(sorted({str(removal) for removal in first.removals.values()}))
+    table = Table(title=f"{first.method}: {first.target} by {removals}, {first.criterion}, axis {first.axis}")
+    for head in ("ratio", "units", "MACs of a clip", "saved", *(f"{kind} maps" for kind in KINDS if macs)):
+        table.add_column(head, justify="right")
+    kinds = [si(macs.before.kinds[kind]) for kind in KINDS] if macs else []
+    table.add_row("none", f"0 of {len(first.units)}", si(first.macs_before), "", *kinds)
+    for plan, counted in plans:
+        table.add_row(
+            f"{plan.ratio:g}",
+            f"{len(plan.pruned)} of {len(plan.units)}",
+            si(plan.macs_after),
+            f"{1 - plan.macs_after / plan.macs_before if plan.macs_before else 0.0:.1%}",
+            *(si(counted.counted.kinds[kind]) for kind in KINDS if counted),
+        )
+    return Group(plan_table(first), table) if len(plans) == 1 else table
 
 
 def sites_data(sites: Sequence[AttentionSite]) -> list[dict[str, Any]]:

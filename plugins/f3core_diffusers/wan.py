@@ -10,15 +10,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan
 from torch import nn
 
+from f3core.adapter import Sketch
 from f3core.attention import frames_in_batch, other_frames_only
 from f3core.clock import Gate
 from f3core.segments import argument, query_tokens, text_tokens
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_diffusers.base import DiffusersAdapter
+from f3core_diffusers.sketch import sketch
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
+
+
+def _latent_size(source: str, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    codec = AutoencoderKLWan.load_config(source, subfolder="vae")
+    by_frame, by_pixel = codec.get("scale_factor_temporal", 4), codec.get("scale_factor_spatial", 8)
+    return (call["num_frames"] - 1) // by_frame + 1, call["height"] // by_pixel, call["width"] // by_pixel
 
 
 class WanAdapter(DiffusersAdapter):
@@ -68,6 +77,9 @@ class WanAdapter(DiffusersAdapter):
         if removal is Removal.SELF_ONLY:
             return frames_in_batch(module, gate, fold=("hidden_states", "rotary_emb"))
         return other_frames_only(module, gate, mask="attention_mask")
+
+    def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
+        return sketch(self, source, _latent_size, steps=steps, call=call)
 
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None

@@ -77,12 +77,25 @@ class Random(Criterion):
     """A seeded shuffle that depends on a unit's name alone, not on the order of units."""
 
     name = "random"
+    needs_scores = False
 
     def score(
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
     ) -> list[float]:
         digests = [hashlib.sha256(f"{seed}:{unit.name}".encode()).digest() for unit in units]
         return [int.from_bytes(digest[:6], "big") / 2**48 for digest in digests]
+
+
+class Late(Criterion):
+    """Last units first, without a measurement: what the paper observes AAS to come to (F3-Pruning, figure 3)."""
+
+    name = "late"
+    needs_scores = False
+
+    def score(
+        self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
+    ) -> list[float]:
+        return [float(-place) for place in range(len(units))]
 
 
 class Reverse(AggregateAttentionScore):

@@ -1,0 +1,61 @@
+"""Plans and their MACs from a model's configs alone: no weights, no calibration, nothing the size of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from f3core.adapter import Adapter, Sketch
+from f3core.errors import PlanError
+from f3core.flops import costs
+from f3core.job import Job
+from f3core.measure import count_pruned
+from f3core.meta import meta_copy
+from f3core.plan import Costs, PruningPlan
+from f3core.planning import make_plan
+from f3core.report import MacsChange
+from f3core.scores import Scores, ScoresHeader
+from f3core.sites import AttentionKind
+from f3core.surgery import apply_plan_
+
+
+def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float]) -> list[tuple[PruningPlan, MacsChange]]:
+    """The plan of each ratio and the MACs of one clip before, predicted and counted.
+
+    Raises `PlanError` where the spec's criterion ranks by scores, and `ModelError` where the adapter cannot do it.
+    """
+    spec = job.file.spec
+    if job.registry.make("criterion", spec.prune.criterion).needs_scores:
+        names = job.registry.names("criterion")
+        free = ", ".join(sorted(n for n in names if not job.registry.make("criterion", n).needs_scores))
+        raise PlanError(
+            f"criterion {spec.prune.criterion!r} ranks by scores: give --scores, or choose one that needs none ({free})"
+        )
+    sketch = adapter.sketch(job.source, steps=spec.calibrate.steps, call=job.call)
+    priced = costs(adapter, sketch.denoisers, sketch.inputs)
+    unscored = _unscored(adapter, sketch, spec.prune.target, priced)
+    found = []
+    for ratio in ratios:
+        plan = make_plan(job, unscored, ratio=ratio)
+        pruned = {name: meta_copy(denoiser) for name, denoiser in sketch.denoisers.items()}
+        for name, denoiser in pruned.items():
+            apply_plan_(denoiser, plan, adapter, name)
+        found.append((plan, count_pruned(adapter, pruned, plan, priced, sketch.inputs)[1]))
+    return found
+
+
+def _unscored(adapter: Adapter, sketch: Sketch, target: AttentionKind, priced: Costs) -> Scores:
+    """Scores that hold no prompt, only what a plan asks of their header."""
+    sites = [site for name, denoiser in sketch.denoisers.items() for site in adapter.sites(denoiser, name)]
+    header = ScoresHeader(
+        adapter=adapter.name,
+        sites=tuple(site.fqn for site in sites),
+        heads=(0,) * len(sites),
+        levels=sketch.levels,
+        passes=sketch.rows,
+        drift_target=target,
+        removals={
+            site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for site in sites
+        },
+        costs=priced.model_dump(mode="json"),
+    )
+    return Scores(header, {})

@@ -1,0 +1,68 @@
+"""What a generation's costs are made of, from a pipeline's configs: denoisers on meta, their inputs, the timesteps."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from f3core.adapter import Sketch
+from f3core.errors import ModelError
+
+if TYPE_CHECKING:
+    from f3core_diffusers.base import DiffusersAdapter
+
+LatentSize = Callable[[str, Mapping[str, Any]], tuple[int, int, int]]
+"""From a source and its call's arguments to latent frames, rows and columns."""
+
+
+def sketch(
+    adapter: DiffusersAdapter, source: str, latent_size: LatentSize, *, steps: int, call: Mapping[str, Any]
+) -> Sketch:
+    """Arguments that ``call`` leaves out are the pipeline's own defaults.
+
+    Raises `ModelError` when the configs cannot be had.
+    """
+    try:
+        index = DiffusionPipeline.load_config(source)
+        scheduler = _class_of(*index["scheduler"]).from_pretrained(source, subfolder="scheduler")
+        denoisers = adapter.skeletons(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{source}: its configs could not be read: {error}") from error
+    given = {**_defaults(_pipeline_class(index)), **call}
+    frames, height, width = latent_size(source, given)
+    scheduler.set_timesteps(steps)
+    levels = tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+    rows = 2 if float(given.get("guidance_scale") or 1.0) > 1 else 1
+    with torch.device("meta"):
+        inputs = {
+            name: adapter.example_inputs(
+                denoiser, frames=frames, height=height, width=width, text=given.get("max_sequence_length")
+            )
+            for name, denoiser in denoisers.items()
+        }
+    boundary = 1000.0 * float(index.get("boundary_ratio") or 0.0)  # of models with one denoiser for either side of it
+    runs = {
+        name: tuple(rows * (len(denoisers) == 1 or (level >= boundary) == (place == 0)) for level in levels)
+        for place, name in enumerate(denoisers)
+    }
+    return Sketch(denoisers, inputs, levels, runs)
+
+
+def _class_of(library: str, name: str) -> Any:
+    return getattr(diffusers if library == "diffusers" else importlib.import_module(library), name)
+
+
+def _pipeline_class(index: Mapping[str, Any]) -> Any:
+    named = index["_class_name"]
+    return _class_of(*named) if isinstance(named, list | tuple) else getattr(diffusers, named)
+
+
+def _defaults(pipeline_class: Any) -> dict[str, Any]:
+    parameters = inspect.signature(pipeline_class.__call__).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
