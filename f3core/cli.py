@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from f3core import cli_studies
+from f3core.cli_options import AsJson, Output, Override, Quiet, Resume, ScoresArg, SpecArg, load, say, say_broken, show
 from f3core.errors import F3Error, OutputError, SpecError
 
 if TYPE_CHECKING:
@@ -23,18 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Prune temporal attention out of text-to-video models: one YAML spec in, a smaller and faster model out.",
 )
-
-SpecArg = Annotated[Path, typer.Argument(metavar="SPEC", help="A YAML spec.")]
-Override = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. prune.ratio=0.3.")
-]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write, instead of the spec's.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same spec.")]
-ScoresArg = Annotated[
-    list[Path] | None, typer.Option("--scores", help="Saved scores to use; give it again for every shard.")
-]
 
 
 def main() -> None:
@@ -63,19 +52,19 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Prune a model as SPEC says, measure it, and write it with a report."""
-    file, merged = _load(spec, overrides), _merged(scores)
+    file, merged = load(spec, overrides), _merged(scores)
     from f3core import engine, report
     from f3core.progress import listening
 
-    _say_broken(quiet)
+    say_broken(quiet)
     with listening(quiet or as_json) as listener:
         if dry_run:
             plan = engine.plan_only(file, scores=merged, listener=listener)
-            _show(quiet, as_json, lambda: plan.model_dump(mode="json"), lambda: _plan_table(plan))
+            show(quiet, as_json, lambda: plan.model_dump(mode="json"), lambda: _plan_table(plan))
             return
         result = engine.apply(file, output=output, scores=merged, resume=resume, listener=listener)
-    _show(quiet, as_json, lambda: result.report.model_dump(mode="json"), lambda: report.render(result.report))
-    _say(quiet or as_json, f"written to {result.folder} (model/, report.md, plan.json, scores.safetensors)")
+    show(quiet, as_json, lambda: result.report.model_dump(mode="json"), lambda: report.render(result.report))
+    say(quiet or as_json, f"written to {result.folder} (model/, report.md, plan.json, scores.safetensors)")
 
 
 @app.command()
@@ -91,7 +80,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a model's attention and save the scores; `plan` and `apply --scores` use them."""
-    file = _load(spec, overrides)
+    file = load(spec, overrides)
     parts = _shard(shard)
     from f3core import engine
     from f3core.progress import listening
@@ -99,7 +88,7 @@ def score(
     with listening(quiet or as_json) as listener:
         path, scores = engine.score_only(file, output=output, shard=parts, resume=resume, listener=listener)
     found = {"scores": str(path), "prompts": len(scores.prompts), "sites": len(scores.header.sites)}
-    _show(quiet, as_json, lambda: found, lambda: f"{found['prompts']} prompts scored at {found['sites']} sites: {path}")
+    show(quiet, as_json, lambda: found, lambda: f"{found['prompts']} prompts scored at {found['sites']} sites: {path}")
 
 
 @app.command()
@@ -116,14 +105,14 @@ def plan(
     from f3core.planning import make_plan
     from f3core.registry import installed
 
-    file, merged = _load(spec, overrides), _merged(scores)
+    file, merged = load(spec, overrides), _merged(scores)
     assert merged is not None
     made = make_plan(resolve(file, installed(), given_model=True, check_output=False), merged)
     if output is not None:
         if output.exists():
             raise OutputError(f"{output} is there already and is not overwritten; give another --output, or remove it")
         made.save(output)
-    _show(quiet, as_json, lambda: made.model_dump(mode="json"), lambda: _plan_table(made))
+    show(quiet, as_json, lambda: made.model_dump(mode="json"), lambda: _plan_table(made))
 
 
 @app.command()
@@ -136,7 +125,7 @@ def sites(
     from f3core import engine, tables
 
     found = engine.sites_of(_job_for(model))
-    _show(quiet, as_json, lambda: tables.sites_data(found), lambda: tables.sites_tree(found, model))
+    show(quiet, as_json, lambda: tables.sites_data(found), lambda: tables.sites_tree(found, model))
 
 
 @app.command()
@@ -145,11 +134,11 @@ def validate(spec: SpecArg, overrides: Override = None, quiet: Quiet = False, as
     from f3core.job import resolve
     from f3core.registry import installed
 
-    file = _load(spec, overrides)
+    file = load(spec, overrides)
     job = resolve(file, installed(), check_output=False)
-    _say_broken(quiet)
+    say_broken(quiet)
     adapter = job.adapter.name if job.adapter else None
-    _show(
+    show(
         quiet,
         as_json,
         lambda: {"valid": True, "spec": str(spec), "adapter": adapter, "source": job.source},
@@ -172,7 +161,7 @@ def plugins(quiet: Quiet = False, as_json: AsJson = False) -> None:
     from f3core.registry import installed
 
     registry = installed()
-    _show(quiet, as_json, lambda: tables.plugins_data(registry), lambda: tables.plugins_table(registry))
+    show(quiet, as_json, lambda: tables.plugins_data(registry), lambda: tables.plugins_table(registry))
     if registry.broken:
         raise typer.Exit(1)
 
@@ -187,44 +176,13 @@ def show_report(
     from f3core import report
 
     loaded = report.load(folder)
-    _show(quiet, as_json, lambda: loaded.model_dump(mode="json"), lambda: report.render(loaded))
+    show(quiet, as_json, lambda: loaded.model_dump(mode="json"), lambda: report.render(loaded))
 
 
-@app.command("rank-study")
-def rank_study(
-    spec: SpecArg,
-    output: Output = None,
-    overrides: Override = None,
-    criteria: Annotated[str, typer.Option(help="Criteria to compare, with commas; all when left out.")] = "",
-    ratios: Annotated[str, typer.Option(help="Ratios at which quality is measured, comma-separated.")] = "0.25,0.5",
-    seeds: Annotated[str, typer.Option(help="Seeds of the noise, comma-separated.")] = "0,1,2",
-    resume: Resume = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Prune every unit alone, measure the true damage, and see which criterion predicts it."""
-    file = _load(spec, overrides)
-    from f3core.registry import installed
-
-    chosen = [name.strip() for name in criteria.split(",") if name.strip()] or installed().names("criterion")
-    numbers = _numbers("--ratios", ratios, float), _numbers("--seeds", seeds, int)
-    from f3core import study
-    from f3core.progress import listening
-
-    with listening(quiet or as_json) as listener:
-        found = study.rank_study(
-            file, chosen, ratios=numbers[0], seeds=numbers[1], output=output, resume=resume, listener=listener
-        )
-    _show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: study.render(found))
+app.command("rank-study")(cli_studies.rank_study)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
-
-
-def _load(spec: Path, overrides: list[str] | None) -> Any:
-    from f3core.spec import load_spec
-
-    return load_spec(spec, overrides or ())
 
 
 def _merged(paths: list[Path] | None) -> Any:
@@ -243,13 +201,6 @@ def _shard(text: str) -> tuple[int, int]:
     return int(rank), int(world)
 
 
-def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise SpecError(f"{option} {text}: write numbers with commas between them") from None
-
-
 def _job_for(model: str) -> Any:
     """The job of a spec, or a job that is no more than a model."""
     from f3core.job import resolve
@@ -266,26 +217,3 @@ def _plan_table(plan: Any) -> RenderableType:
     from f3core import tables
 
     return tables.plan_table(plan)
-
-
-def _show(quiet: bool, as_json: bool, data: Callable[[], Any], text: Callable[[], RenderableType]) -> None:
-    """Print the result: JSON, or for people, or not at all."""
-    if as_json:
-        print(json.dumps(data(), indent=2))
-    elif not quiet:
-        from rich.console import Console
-
-        Console().print(text())
-
-
-def _say(quiet: bool, message: str) -> None:
-    if not quiet:
-        print(message)
-
-
-def _say_broken(quiet: bool) -> None:
-    from f3core.registry import installed
-
-    for name, reason in installed().broken.items():
-        if not quiet:
-            print(f"warning: plugin {name!r} failed to load: {reason}", file=sys.stderr)
