@@ -1,6 +1,7 @@
 """The judge: a small classifier that says which digit, colour and direction a clip shows, and how lifelike a set is.
 
-Clips are [B, F, 3, H, W] tensors in [0, 1]; `as_clips` also takes channels-last arrays, as diffusers returns them.
+Clips are [B, F, 3, H, W] tensors in [0, 1]; `as_clips` also takes channels-last arrays, as diffusers returns them. A
+clip of fewer frames than the world's is shown at the world's pace: each frame is held longer.
 """
 
 from __future__ import annotations
@@ -90,17 +91,18 @@ def load() -> Judge:
 
 
 def as_clips(clips: Tensor | np.ndarray) -> Tensor:
-    """Bring clips to float32 [B, F, 3, 16, 16] on the CPU, from [B, F, 3, H, W] or [B, F, H, W, 3].
+    """Bring clips to float32 [B, 21, 3, 16, 16] on the CPU, from [B, F, 3, H, W] or [B, F, H, W, 3].
 
-    Raises `ValueError` for any other shape.
+    Each of the 21 frames is the one of the F that is nearest in time. Raises `ValueError` for any other shape.
     """
     tensor = torch.as_tensor(clips).detach().to("cpu", torch.float32)
     if tensor.ndim == 5 and tensor.shape[-1] == 3:
         tensor = tensor.permute(0, 1, 4, 2, 3)
-    if tensor.ndim != 5 or tensor.shape[2:] != (3, digits.SIZE, digits.SIZE):
+    if tensor.ndim != 5 or not tensor.shape[1] or tensor.shape[2:] != (3, digits.SIZE, digits.SIZE):
         size = f"{digits.SIZE}, {digits.SIZE}"
         raise ValueError(f"expected clips [B, F, 3, {size}] or [B, F, {size}, 3], got {list(np.shape(clips))}")
-    return tensor
+    nearest = torch.linspace(0, tensor.shape[1] - 1, digits.FRAMES).round().long()
+    return tensor[:, nearest]
 
 
 @torch.inference_mode()

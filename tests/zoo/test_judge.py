@@ -24,6 +24,18 @@ def test_judge_reads_held_out_digits(real: torch.Tensor) -> None:
     assert accuracy.all <= min(accuracy.digit, accuracy.colour, accuracy.direction)
 
 
+@pytest.mark.parametrize("frames", [5, 8])
+def test_clips_of_fewer_frames_are_read_at_the_worlds_pace(frames: int) -> None:
+    prompts = PROMPTS[:240]
+    short = digits.render(prompts, seed=7, split="held_out", frames=frames)
+    accuracy = judge.text_accuracy(short, prompts)
+    assert accuracy.digit >= 0.93
+    assert accuracy.colour >= 0.99
+    assert accuracy.direction >= 0.99
+    with pytest.raises(ValueError, match="expected clips"):
+        judge.as_clips(short[:, :0])
+
+
 def test_wrong_captions_score_low(real: torch.Tensor) -> None:
     # The next caption of the list shows another digit nine times in ten.
     accuracy = judge.text_accuracy(real[:120], [*PROMPTS[1:120], PROMPTS[0]])
