@@ -1,6 +1,7 @@
 """The zoo: small models, trained for real, with prompts to run them on and a judge of what they make.
 
-``zoo:digits-wan`` is a stock Wan pipeline that draws moving handwritten digits; see README.md beside this file.
+``zoo:digits-wan`` is a stock Wan pipeline that draws moving handwritten digits, ``zoo:digits-cogvideo`` and
+``zoo:digits-tune-a-video`` are the systems of the F3-Pruning paper on the same digits; see README.md beside this file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ _HERE = Path(__file__).resolve().parent
 
 @hookimpl
 def f3core_sources() -> list[SourceEntry]:
-    return [SourceEntry("zoo:digits-wan", str(_HERE / "digits_wan"), "moving digits: a trained mini WanPipeline")]
+    return [
+        SourceEntry(f"zoo:digits-{name}", str(_HERE / folder), f"moving digits: a trained mini {family}")
+        for name, folder, family in (
+            ("wan", "digits_wan", "WanPipeline"),
+            ("cogvideo", "digits_cogvideo", "CogVideo, stage 1"),
+            ("tune-a-video", "digits_tuneavideo", "Tune-A-Video"),
+        )
+    ]
 
 
 @hookimpl
