@@ -10,11 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from f3core import cli_studies
-from f3core.cli_options import AsJson, Output, Override, Quiet, Resume, ScoresArg, SpecArg, load, say, say_broken, show
+from f3core.cli_options import (
+    AsJson,
+    Output,
+    Override,
+    Quiet,
+    Resume,
+    ScoresArg,
+    SpecArg,
+    load,
+    numbers,
+    say,
+    say_broken,
+    show,
+)
 from f3core.errors import F3Error, OutputError, SpecError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from f3core.plan import PruningPlan
+    from f3core.report import MacsChange
+    from f3core.scores import Scores
+    from f3core.spec import SpecFile
 
 INTERRUPTED = 130
 
@@ -60,7 +76,7 @@ def apply(
     with listening(quiet or as_json) as listener:
         if dry_run:
             plan = engine.plan_only(file, scores=merged, listener=listener)
-            show(quiet, as_json, lambda: plan.model_dump(mode="json"), lambda: _plan_table(plan))
+            show(quiet, as_json, lambda: plan.model_dump(mode="json"), lambda: tables.plan_table(plan))
             return
         result = engine.apply(file, output=output, scores=merged, resume=resume, listener=listener)
     show(quiet, as_json, lambda: result.report.model_dump(mode="json"), lambda: report.render(result.report))
@@ -94,25 +110,43 @@ def score(
 @app.command()
 def plan(
     spec: SpecArg,
-    scores: Annotated[list[Path], typer.Option("--scores", help="Saved scores, or a run's folder; once a shard.")],
+    scores: ScoresArg = None,
+    ratios: Annotated[str | None, typer.Option(help="Comma-separated ratios, to compare; with --output: one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the plan to.")] = None,
     overrides: Override = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a plan from saved scores, without the model: units, scores, verdicts, MACs saved."""
+    """Make a plan without the model's weights: units, scores, verdicts, MACs saved.
+
+    From saved scores; or without, from the model's configs, by a criterion that needs none (such as late).
+    """
+    from f3core import tables
+
+    file, merged = load(spec, overrides), _merged(scores)
+    wanted = numbers("--ratios", ratios, float) if ratios else [file.spec.prune.ratio]
+    if output is not None and len(wanted) > 1:
+        raise SpecError("--output holds one plan; give one ratio")
+    if output is not None and output.exists():
+        raise OutputError(f"{output} is there already and is not overwritten; give another --output, or remove it")
+    made = _plans(file, wanted, merged)
+    if output is not None:
+        made[0][0].save(output)
+    show(quiet, as_json, lambda: tables.plans_data(made), lambda: tables.plans_table(made))
+
+
+def _plans(file: SpecFile, ratios: list[float], scores: Scores | None) -> list[tuple[PruningPlan, MacsChange | None]]:
+    """A plan a ratio; where only configs are read, with its MACs by kind."""
+    if scores is None:
+        from f3core import engine
+
+        return [*engine.plan_without_weights(file, ratios)]
     from f3core.job import resolve
     from f3core.planning import make_plan
     from f3core.registry import installed
 
-    file, merged = load(spec, overrides), _merged(scores)
-    assert merged is not None
-    made = make_plan(resolve(file, installed(), given_model=True, check_output=False), merged)
-    if output is not None:
-        if output.exists():
-            raise OutputError(f"{output} is there already and is not overwritten; give another --output, or remove it")
-        made.save(output)
-    show(quiet, as_json, lambda: made.model_dump(mode="json"), lambda: _plan_table(made))
+    job = resolve(file, installed(), given_model=True, check_output=False)
+    return [(make_plan(job, scores, ratio=ratio), None) for ratio in ratios]
 
 
 @app.command()
@@ -211,9 +245,3 @@ def _job_for(model: str) -> Any:
         return resolve(load_spec(model), installed(), check_output=False)
     text = json.dumps({"version": 1, "model": {"source": model}, "calibrate": {"prompts": __file__}, "output": "-"})
     return resolve(parse_spec(text, "MODEL"), installed(), check_output=False)
-
-
-def _plan_table(plan: Any) -> RenderableType:
-    from f3core import tables
-
-    return tables.plan_table(plan)
