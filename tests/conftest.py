@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,19 @@ def tiny_spec(tiny_folder: Path, tmp_path: Path) -> Callable[..., Path]:
         return spec
 
     return write
+
+
+@pytest.fixture
+def f3core_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs the entry point; gives (exit code, stdout, stderr)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        from f3core import cli
+
+        monkeypatch.setattr(sys, "argv", ["f3core", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run

@@ -11,23 +11,7 @@ from typing import Any
 
 import pytest
 
-from f3core import cli
-
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def f3core_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Runs the entry point; gives (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["f3core", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
-
-    return run
 
 
 def test_apply_plan_report(f3core_cli: Any, tiny_spec: Write, tmp_path: Path) -> None:
