@@ -81,6 +81,8 @@ def resolve(
     check(("prune", "criterion"), "criterion", spec.prune.criterion)
     if entry is not None and entry.removals is not None:
         attempt(_check_removal, file, entry.name, entry.removals)
+        for i, kind in enumerate((spec.sweep and spec.sweep.targets) or ()):
+            attempt(_check_target, file, ("sweep", "targets", i), entry.name, entry.removals, kind)
     for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
         check(("evaluate", "metrics", i), "metric", metric)
     target = Path(output if output is not None else spec.output)
@@ -146,14 +148,24 @@ def match_classes(registry: Registry, classes: Mapping[str, str]) -> AdapterEntr
 
 def _check_removal(file: SpecFile, adapter: str, removals: Mapping[AttentionKind, tuple[Removal, ...]]) -> None:
     prune = file.spec.prune
-    allowed = removals.get(prune.target, ())
-    if not allowed:
-        kinds = ", ".join(map(str, removals))
-        message = f"no site of adapter {adapter!r} can lose {prune.target}; allowed: {kinds}"
-        raise file.error(("prune", "target"), message)
+    allowed = _check_target(file, ("prune", "target"), adapter, removals, prune.target)
     if prune.removal is not None and prune.removal not in allowed:
         message = f"sites of adapter {adapter!r} cannot lose {prune.target} by {prune.removal}; "
         raise file.error(("prune", "removal"), message + suggest(str(prune.removal), map(str, allowed)))
+
+
+def _check_target(
+    file: SpecFile,
+    path: tuple[str | int, ...],
+    adapter: str,
+    removals: Mapping[AttentionKind, tuple[Removal, ...]],
+    target: AttentionKind,
+) -> tuple[Removal, ...]:
+    """How the target can leave sites of the adapter, if it can at all."""
+    if not removals.get(target):
+        kinds = ", ".join(map(str, removals))
+        raise file.error(path, f"no site of adapter {adapter!r} can lose {target}; allowed: {kinds}")
+    return removals[target]
 
 
 def _prompt_lines(file: SpecFile, name: str, registry: Registry | None = None) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from f3core import yaml_source
 from f3core.errors import SpecError, suggest
 from f3core.sites import AttentionKind, PruningAxis, Removal
 
 _Count = Annotated[int, Field(ge=1)]
+_T = TypeVar("_T")
 
 
 def _word(kind: Any) -> Any:
@@ -28,6 +29,23 @@ def _word(kind: Any) -> Any:
         return kind(value)
 
     return BeforeValidator(convert, json_schema_input_type=Literal[tuple(str(m) for m in kind)])
+
+
+def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    if not values:
+        raise ValueError("give at least one")
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{value} is given twice; every value once")
+    return values
+
+
+_Ratio = Annotated[float, Field(ge=0, le=1)]
+_Seed = Annotated[int, Field(ge=0)]
+_Target = Annotated[AttentionKind, _word(AttentionKind)]
+_Ratios = Annotated[tuple[_Ratio, ...], Field(strict=False), AfterValidator(_distinct)]
+_Targets = Annotated[tuple[_Target, ...], Field(strict=False), AfterValidator(_distinct)]
+_Seeds = Annotated[tuple[_Seed, ...], Field(strict=False), AfterValidator(_distinct)]
 
 
 class _Section(BaseModel):
@@ -55,7 +73,7 @@ class CalibrateSpec(_Section):
     prompts: str = Field(min_length=1, description="a prompt set of a plugin, or a text file with one prompt a line")
     num_prompts: _Count = 16
     steps: _Count = Field(20, description="denoising steps of each calibration run")
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: _Seed = 0
     batch_size: _Count = Field(1, description="prompts run at once; more is faster where the device is not full")
     query_stride: _Count = Field(1, description="look at every k-th query of each frame: 1 is exact, 8 nearly free")
 
@@ -64,15 +82,15 @@ class PruneSpec(_Section):
     """What goes."""
 
     method: str = "f3"
-    target: Annotated[AttentionKind, _word(AttentionKind)] = AttentionKind.TEMPORAL
+    target: _Target = AttentionKind.TEMPORAL
     axis: Annotated[PruningAxis | None, _word(PruningAxis)] = Field(None, description="the adapter's own when left out")
     criterion: str = "aas"
-    ratio: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="share of the units that goes")
+    ratio: _Ratio = Field(0.5, description="share of the units that goes")
     removal: Annotated[Removal | None, _word(Removal)] = Field(None, description="the site's first when left out")
     step_ranges: _Count | None = Field(
         None, description="step ranges of the timestep and cell axes: every step its own, or 4, when left out"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of criteria that draw at random")
+    seed: _Seed = Field(0, description="of criteria that draw at random")
 
 
 class EvaluateSpec(_Section):
@@ -82,9 +100,21 @@ class EvaluateSpec(_Section):
     num_clips: _Count = 16
     batch_size: _Count = 8
     steps: _Count | None = Field(None, description="as in calibration when left out")
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: _Seed = 1
     timing_pairs: Annotated[int, Field(ge=0)] = Field(3, description="interleaved before/after runs; 0 for no timing")
     timing_batch: _Count = Field(1, description="clips in each timed run")
+
+
+class SweepSpec(_Section):
+    """Over what `sweep` goes; `attention` takes its seeds from here too."""
+
+    ratios: _Ratios | None = Field(
+        None, description="the ratio of prune when left out; the unpruned model (0) is always measured"
+    )
+    targets: _Targets | None = Field(
+        None, description="kinds of attention, pruned one at a time; the target of prune when left out"
+    )
+    seeds: _Seeds = Field((0, 1, 2), description="seeds of noise and prompts, instead of those of the other sections")
 
 
 class Spec(_Section):
@@ -95,6 +125,7 @@ class Spec(_Section):
     calibrate: CalibrateSpec
     prune: PruneSpec = PruneSpec()
     evaluate: EvaluateSpec | None = EvaluateSpec()
+    sweep: SweepSpec | None = None
     output: str = Field(min_length=1, description="folder to write; relative to where the command runs")
 
 
@@ -211,6 +242,7 @@ def _keys_of(path: yaml_source.Path) -> list[str]:
         "calibrate": CalibrateSpec,
         "prune": PruneSpec,
         "evaluate": EvaluateSpec,
+        "sweep": SweepSpec,
     }
     if path:
         section = sections.get(str(path[0]), Spec)

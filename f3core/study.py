@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,16 @@ from rich.text import Text
 
 from f3core import evaluate
 from f3core.adapter import Model
-from f3core.engine import inputs_of, load, prune, score, silent
+from f3core.engine import inputs_of, prune, score, silent
 from f3core.environment import Machine, machine, now
 from f3core.errors import SpecError, suggest
-from f3core.job import Job, resolve
+from f3core.job import Job
 from f3core.measure import Listener
 from f3core.plan import PruningPlan, select
 from f3core.planning import make_plan
-from f3core.registry import installed
-from f3core.scores import Array
-from f3core.spec import SpecFile, parse_spec
+from f3core.spec import SpecFile
+from f3core.stats import spearman
+from f3core.trials import Trial, changed, each_seed, seeded
 from f3core.workspace import workspace
 
 CEILING = "leave_one_out"
@@ -102,7 +100,7 @@ def rank_study(
     for ratio in ratios:
         if not 0 <= ratio <= 1:
             raise SpecError(f"--ratios {ratio}: ratios lie in [0, 1]")
-    jobs = [_seeded(file, seed, output) for seed in seeds]
+    jobs = [seeded(file, seed, output) for seed in seeds]
     first = jobs[0]
     identity = {
         "study": [list(criteria), list(ratios), list(seeds)],
@@ -112,17 +110,11 @@ def rank_study(
         if name not in first.registry.names("criterion"):
             raise SpecError(f"--criteria {name}: {suggest(name, first.registry.names('criterion'))}")
     with workspace(first.output, identity, resume=resume) as work:
-        model: Model | None = None
-        parts = []
-        for seed, job in zip(seeds, jobs, strict=True):
-            done = work.scratch / f"seed-{seed}.json"
-            if not done.exists():
-                model = model or load(job, listener=listener)
-                part = _one_seed(job, model, seed, criteria, ratios, work.scratch / f"calibration-{seed}", listener)
-                unfinished = done.with_suffix(".tmp")
-                unfinished.write_text(json.dumps(part), encoding="utf-8")
-                os.replace(unfinished, done)
-            parts.append(json.loads(done.read_text(encoding="utf-8")))
+
+        def one(job: Job, model: Model, seed: int) -> dict[str, Any]:
+            return _one_seed(job, model, seed, criteria, ratios, work.scratch / f"calibration-{seed}", listener)
+
+        parts = each_seed(dict(zip(seeds, jobs, strict=True)), work.scratch, listener, one)
         study = RankStudy(
             date=now(),
             machine=machine(),
@@ -144,28 +136,6 @@ def rank_study(
     return study
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None where one side is constant."""
-    a, b = _ranks(first), _ranks(second)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> Array:
-    array = np.asarray(values, dtype=np.float64)
-    below = (array[None, :] < array[:, None]).sum(1)
-    equal = (array[None, :] == array[:, None]).sum(1)
-    ranks: Array = below + (equal - 1) / 2.0
-    return ranks
-
-
-def _seeded(file: SpecFile, seed: int, output: Path | None) -> Job:
-    """The spec with another seed everywhere, so that noise, prompts and random criteria differ between seeds."""
-    sets = (f"calibrate.seed={seed}", f"prune.seed={seed}", f"evaluate.seed={seed + 1}")
-    return resolve(parse_spec(file.text, file.name, (*file.overrides, *sets)), installed(), output=output)
-
-
 def _one_seed(
     job: Job,
     model: Model,
@@ -175,30 +145,20 @@ def _one_seed(
     folder: Path,
     listener: Listener,
 ) -> dict[str, Any]:
-    spec = job.file.spec.evaluate
-    assert spec is not None  # checked by rank_study
-    steps = spec.steps or job.file.spec.calibrate.steps
-    prompts = job.prompts(spec.num_clips, spec.seed)
-    seeds = evaluate.noise_seeds(spec.seed, len(prompts))
-    metrics = [job.registry.make("metric", name) for name in spec.metrics]
-
-    def clips(pipeline: Any) -> Any:
-        return evaluate.generate(
-            model.adapter, pipeline, prompts, steps=steps, seeds=seeds, call=model.call, batch_size=spec.batch_size
-        ).clips
+    trial = Trial.of(job, model)
 
     def figures(made: Any) -> dict[str, float]:
-        return {k: v for group in evaluate.quality(metrics, made, prompts).values() for k, v in group.items()}
+        return {k: v for group in trial.quality(made).values() for k, v in group.items()}
 
     scores = score(job, model, inputs_of(job, model), folder=folder, listener=listener)
-    plans = {name: make_plan(_with(job, name), scores) for name in criteria}
+    plans = {name: make_plan(changed(job, f"prune.criterion={name}"), scores) for name in criteria}
     base = plans[criteria[0]]
-    reference = clips(model.pipeline)
+    reference = trial.clips(model.pipeline)
     measured: dict[frozenset[int], tuple[float, dict[str, float]]] = {frozenset(): (0.0, figures(reference))}
 
     def outcome(chosen: frozenset[int]) -> tuple[float, dict[str, float]]:
         if chosen not in measured:
-            made = clips(prune(model, _choosing(base, chosen)))
+            made = trial.clips(prune(model, _choosing(base, chosen)))
             measured[chosen] = (evaluate.damage(reference, made), figures(made))
         return measured[chosen]
 
@@ -222,17 +182,12 @@ def _one_seed(
         listener(f"Seed {seed}: criteria", done + 1, len(scored))
     return {
         "axis": str(base.axis),
-        "clips": len(prompts),
+        "clips": len(trial.prompts),
         "units": [unit.name for unit in base.units],
         "leave_one_out": alone,
         "unpruned": measured[frozenset()][1],
         "results": results,
     }
-
-
-def _with(job: Job, criterion: str) -> Job:
-    file = parse_spec(job.file.text, job.file.name, (*job.file.overrides, f"prune.criterion={criterion}"))
-    return resolve(file, job.registry, check_output=False)
 
 
 def _choosing(plan: PruningPlan, chosen: frozenset[int]) -> PruningPlan:

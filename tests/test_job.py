@@ -132,6 +132,18 @@ def test_a_wrong_override_is_blamed_itself(registry: Registry) -> None:
         resolve(file, registry)
 
 
+def test_targets_of_a_sweep_are_checked_but_not_against_the_removal(registry: Registry) -> None:
+    found(registry, "output: run", "output: run\nsweep: {targets: [CA, SA, TA]}")
+    options = "model.adapter=wan", "sweep.targets=[TA]"
+    wan = next(r.entry for r in registry.registered("adapter") if r.entry.name == "wan")
+    narrow = dataclasses.replace(wan, name="narrow", removals={k: v for k, v in wan.removals.items() if k != "CA"})
+    registry.register(types.SimpleNamespace(f3core_adapters=hookimpl(lambda: [narrow])), "narrow")
+    text = SPEC + "sweep: {targets: [TA, CA]}\n"
+    resolve(parse_spec(text, "s.yaml", options), registry)
+    with pytest.raises(SpecError, match=r"^s\.yaml:14:23: no site of adapter 'narrow' can lose CA; allowed: TA, SA"):
+        resolve(parse_spec(text, "s.yaml", ["model.adapter=narrow"]), registry)
+
+
 def test_a_target_that_no_site_can_lose(registry: Registry) -> None:
     (problem,) = refusal(registry, "source: wan", "source: wan\n  adapter: other")
     assert problem.startswith("s.yaml:9:3: no site of adapter 'other' can lose TA")
