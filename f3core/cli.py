@@ -69,7 +69,7 @@ def apply(
 ) -> None:
     """Prune a model as SPEC says, measure it, and write it with a report."""
     file, merged = load(spec, overrides), _merged(scores)
-    from f3core import engine, report
+    from f3core import engine, report, tables
     from f3core.progress import listening
 
     say_broken(quiet)
