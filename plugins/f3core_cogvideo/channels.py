@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from f3core_cogvideo.config import CogVideoConfig
-from f3core_cogvideo.visibility import Sees, Tokens, other_frames, windows
+from f3core_cogvideo.stepping import attend_step
+from f3core_cogvideo.tokens import Step, Tokens
+from f3core_cogvideo.visibility import Sees, other_frames, windows
 
 
 def attend(query: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor | None) -> Tensor:
@@ -48,14 +50,23 @@ class Channel(nn.Module):
 class BaseAttention(Channel):
     """The channel of the picture model: text sees text, a frame token sees text and its own frame."""
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """[B, T + F·S, C] to the same shape."""
+    def forward(self, hidden: Tensor, tokens: Tokens | Step) -> Tensor:
+        """[B, L, C] to the same shape."""
         query, key, value = self.heads(hidden)
+        if isinstance(tokens, Step):
+            context = attend_step(self.layer, "base", self.sees, query, key, value, tokens, history=False)
+            return self.dense(context.transpose(1, 2).flatten(2))
+        if tokens.cache is not None:
+            tokens.cache.hold(self.layer, "base", self.sees, (key, value), self.config.text, history=False)
+        return self.dense(self._whole(query, key, value, tokens).transpose(1, 2).flatten(2))
+
+    def _whole(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> Tensor:
+        """Context of a whole sequence, [B, H, T + F·S, D]."""
         text = self.config.text
         context = [attend(query[:, :, :text], [key[:, :, :text]], [value[:, :, :text]], tokens.text_keys())]
         if tokens.numbers:
             context.append(self._frames(query, key, value, tokens))
-        return self.dense(torch.cat(context, dim=2).transpose(1, 2).flatten(2))
+        return torch.cat(context, dim=2)
 
     def _frames(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> Tensor:
         """Frames folded into the batch: [B, H, F·S, D]."""
@@ -74,42 +85,81 @@ class BaseAttention(Channel):
         return out.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3)
 
 
+class Mixed(nn.Module):
+    """The linear map behind the temporal channel's attention as it reaches the mixture: (1 − σ(a)) ⊙ dense.
+
+    Parameterless: it looks at its channel's own parameters.
+    """
+
+    channel: PlusAttention
+
+    def __init__(self, channel: PlusAttention) -> None:
+        super().__init__()
+        vars(self)["channel"] = channel  # not a child: it is the parent
+
+    @property
+    def weight(self) -> Tensor:
+        """[C, C]."""
+        return self.channel.share[:, None] * self.channel.dense.weight
+
+    def forward(self, context: Tensor) -> Tensor:
+        return self.channel.share * self.channel.dense(context)
+
+
 class PlusAttention(Channel):
     """The temporal channel: a frame token sees text, other frames and its own frame; mixed into the base channel."""
 
     def __init__(self, config: CogVideoConfig, layer: int) -> None:
         super().__init__(config, layer)
         self.attn_distribution = nn.Parameter(torch.zeros(config.hidden))
+        self.mixed = Mixed(self)
 
-    def forward(self, base: Tensor, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """The mixture, [B, T + F·S, C], of the base channel's output ``base`` with attention over ``hidden``."""
+    @property
+    def share(self) -> Tensor:
+        """[C], the share of this channel in the mixture."""
+        return 1 - torch.sigmoid(self.attn_distribution)
+
+    def forward(self, base: Tensor, hidden: Tensor, tokens: Tokens | Step) -> Tensor:
+        """The mixture, [B, L, C], of the base channel's output ``base`` with attention over ``hidden``.
+
+        Text tokens have the base channel alone.
+        """
+        if isinstance(tokens, Step):
+            query, key, value = self.heads(hidden)
+            context = attend_step(self.layer, "plus", self.sees, query, key, value, tokens, history=True)
+            return self._mix(base, context)
+        text = self.config.text
+        known = text if self.sees.text else 0
+        hidden = hidden[:, text - known :]  # nobody asks for keys of text that is not seen
+        if not tokens.numbers and tokens.cache is None:
+            return base
+        query, key, value = self.heads(hidden)
+        if tokens.cache is not None:
+            tokens.cache.hold(self.layer, "plus", self.sees, (key, value), known, history=True)
         if not tokens.numbers:
             return base
-        text = self.config.text
-        query, key, value = self.heads(hidden)
-        context = self._context(query[:, :, text:], key, value, tokens)
-        plus = self.dense(context.transpose(1, 2).flatten(2))
-        share = torch.sigmoid(self.attn_distribution)
-        return torch.cat([base[:, :text], share * base[:, text:] + (1 - share) * plus], dim=1)
+        texts = [x[:, :, :known] for x in (key, value)] if known else []
+        context = self._context(query[:, :, known:], key[:, :, known:], value[:, :, known:], texts, tokens)
+        return torch.cat([base[:, :text], self._mix(base[:, text:], context)], dim=1)
 
-    def _context(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> Tensor:
-        """Context of the frame tokens, [B, H, F·S, D]; queries without, keys and values with text."""
-        text = self.config.text
+    def _mix(self, base: Tensor, context: Tensor) -> Tensor:
+        """Base output [B, L, C] and temporal context [B, H, L, D] of the same frame tokens to the mixture."""
+        return torch.sigmoid(self.attn_distribution) * base + self.mixed(context.transpose(1, 2).flatten(2))
+
+    def _context(self, query: Tensor, key: Tensor, value: Tensor, text: list[Tensor], tokens: Tokens) -> Tensor:
+        """Context of the frame tokens, [B, H, F·S, D], from theirs and the ``text`` keys and values, if any."""
         groups = windows(self.config, self.layer)
-        whole = len(groups) == 1 and len(groups[0]) == 1
-        out = None if whole else torch.empty_like(query)
+        if len(groups) == len(groups[0]) == 1:
+            q, k, v = (self._windowed(x, None) for x in (query, key, value))
+            return self._group(q, k, v, text, tokens, 1).flatten(2, 3)
+        out = torch.empty_like(query)
         for group in groups:
-            index = None if whole else tokens.places(group)
-            q, k, v = (self._windowed(x, index) for x in (query, key[:, :, text:], value[:, :, text:]))
-            texts = [repeated(x[:, :, :text], len(group)) for x in (key, value)] if self.sees.text else []
-            made = self._group(q, k, v, texts, tokens, len(group))
-            if out is None or index is None:
-                return made.flatten(2, 3)
-            frames = made.shape[2]  # [B·R, H, F, a, D] to [B, H, F, R, a, D]
-            made = made.unflatten(0, (-1, len(group))).permute(0, 2, 3, 1, 4, 5)
-            view = out.unflatten(2, (frames, -1))
-            view[:, :, :, index] = made
-        assert out is not None
+            index, repeat = tokens.places(group), len(group)
+            texts = [repeated(x, repeat) for x in text]
+            q, k, v = (self._windowed(x, index) for x in (query, key, value))
+            made = self._group(q, k, v, texts, tokens, repeat)
+            made = made.unflatten(0, (-1, repeat)).permute(0, 2, 3, 1, 4, 5)  # [B, H, F, R, a, D]
+            out.unflatten(2, (-1, self.config.tokens))[:, :, :, index] = made
         return out
 
     def _windowed(self, x: Tensor, index: Tensor | None) -> Tensor:

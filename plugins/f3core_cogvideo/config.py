@@ -79,7 +79,7 @@ class CogVideoConfig:
         for key in sizes:
             if key not in known:
                 raise ModelError(f"unknown size {key!r} of a CogVideo transformer: {suggest(key, known)}")
-        return cls(**{key: tuple(value) if key == "layout" else value for key, value in sizes.items()})
+        return cls(**sizes)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

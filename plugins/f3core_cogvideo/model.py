@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from f3core.errors import ModelError
+from f3core_cogvideo.cache import KVCache
 from f3core_cogvideo.channels import BaseAttention, PlusAttention
 from f3core_cogvideo.config import FRAME_START, CogVideoConfig
 from f3core_cogvideo.published import to_own_names_, to_published_names
-from f3core_cogvideo.visibility import Tokens
+from f3core_cogvideo.tokens import Step, Tokens
 
 
 class Mlp(nn.Module):
@@ -40,7 +41,7 @@ class Layer(nn.Module):
         self.mlp = Mlp(config.hidden)
         self.fourth_layernorm = nn.LayerNorm(config.hidden)
 
-    def forward(self, hidden: Tensor, tokens: Tokens, *, temporal: bool) -> Tensor:
+    def forward(self, hidden: Tensor, tokens: Tokens | Step, *, temporal: bool) -> Tensor:
         """[B, L, C] to the same shape; ``temporal`` False leaves the temporal channel out."""
         normed = self.input_layernorm(hidden)
         attended = self.attention(normed, tokens)
@@ -105,20 +106,30 @@ class CogVideoTransformer(nn.Module):
         text_mask: Tensor,
         *,
         temporal: bool = True,
+        cache: KVCache | None = None,
         as_generated: bool = False,
     ) -> Tensor:
         """Logits, float [B, L, V].
 
         ``input_ids`` and ``position_ids`` int64 [B, L], the whole text and then frames, the last of which may be cut
         short in stage 1; ``text_mask`` [B, 1, 1, T], 0 where a text token is padding. ``temporal`` False leaves the
-        temporal channel out of every layer, as the first frame is generated; ``as_generated`` repeats over a finished
-        sequence what generation computes: the tokens of the first frame are predicted without the temporal channel,
-        all others with it. Raises `ModelError` for a length that is no such sequence.
+        temporal channel out of every layer, as the first frame is generated. With ``cache``, the tokens go on where
+        the last forward with it ended. ``as_generated`` repeats over a finished sequence what generation computes: the
+        tokens of the first frame are predicted without the temporal channel, all others with it.
+        Raises `ModelError` for a length that is no such sequence.
         """
-        if as_generated and temporal and self.config.stage == 1:
-            return self._as_generated(input_ids, position_ids, text_mask)
-        length = input_ids.shape[1]
-        text, size = self.config.text, self.config.tokens
+        text_mask = text_mask.bool()
+        if cache is not None:
+            return self._cached(input_ids, position_ids, text_mask, cache, temporal)
+        whole = self._whole(input_ids, position_ids, text_mask, temporal)
+        if not as_generated or not temporal or self.config.stage == 2:
+            return whole
+        text, first = self.config.layout[:2]
+        alone = self._whole(input_ids[:, :first], position_ids[:, :first], text_mask, False)
+        return torch.cat([whole[:, : text - 1], alone[:, text - 1 : first - 1], whole[:, first - 1 :]], dim=1)
+
+    def _whole(self, input_ids: Tensor, position_ids: Tensor, text_mask: Tensor, temporal: bool) -> Tensor:
+        text, size, length = self.config.text, self.config.tokens, input_ids.shape[1]
         frames = -(-(length - text) // size)
         missing = text + frames * size - length
         if length < text or frames > self.config.frames or (missing and self.config.stage == 2):
@@ -126,31 +137,46 @@ class CogVideoTransformer(nn.Module):
         if missing:  # in stage 1 nothing sees what comes after it
             input_ids = torch.cat([input_ids, input_ids[:, -1:].expand(-1, missing)], dim=1)
             position_ids = torch.cat([position_ids, position_ids[:, -1:].expand(-1, missing)], dim=1)
-        tokens = Tokens(self.config, tuple(range(frames)), text_mask.bool())
-        hidden = self._embed(input_ids, position_ids, text + size)
-        for layer in self.transformer.layers:
-            hidden = layer(hidden, tokens, temporal=temporal)
-        return self._logits(hidden[:, :length])
+        tokens = Tokens(self.config, text_mask, tuple(range(frames)))
+        return self._run(input_ids, position_ids, tokens, text + size, temporal)[:, :length]
 
-    def _embed(self, input_ids: Tensor, position_ids: Tensor, base: int) -> Tensor:
-        """[B, L, C]; the first ``base`` places have the base position table, all others their own."""
+    def _cached(
+        self, input_ids: Tensor, position_ids: Tensor, text_mask: Tensor, cache: KVCache, temporal: bool
+    ) -> Tensor:
+        """Piece by piece: text and whole frames if the cache is empty, then what lies within one frame each."""
+        text, size, length = self.config.text, self.config.tokens, input_ids.shape[1]
+        made = []
+        done = 0
+        while done < length:
+            tokens: Tokens | Step
+            if cache.length:
+                slot, place, count = cache.next(length - done, temporal)
+                number = cache.order[slot]
+                tokens = Step(self.config, text_mask, cache, number, slot, place, count)
+                base = 0 if number else count
+            else:
+                frames = cache.first(length, temporal)
+                count, base = text + frames * size, text + size
+                tokens = Tokens(self.config, text_mask, cache.order[:frames], cache)
+            piece = slice(done, done + count)
+            made.append(self._run(input_ids[:, piece], position_ids[:, piece], tokens, base, temporal))
+            cache.length += count
+            done += count
+        return made[0] if len(made) == 1 else torch.cat(made, dim=1)
+
+    def _run(self, input_ids: Tensor, position_ids: Tensor, tokens: Tokens | Step, base: int, temporal: bool) -> Tensor:
+        """Logits; the first ``base`` places have the base position table, all others their own."""
         parts = self.transformer
         position = parts.position_embeddings(position_ids[:, :base])
         if position_ids.shape[1] > base:
             start = FRAME_START + self.config.tokens  # of the second frame
             later = parts.extra_position_embeddings(position_ids[:, base:] - start)
             position = torch.cat([position, later], dim=1)
-        return parts.word_embeddings(input_ids) + position
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        words = self.transformer.word_embeddings.weight[: self.config.image_vocab]
-        return F.linear(self.transformer.final_layernorm(hidden), words)
-
-    def _as_generated(self, input_ids: Tensor, position_ids: Tensor, text_mask: Tensor) -> Tensor:
-        text, first = self.config.layout[:2]
-        whole = self(input_ids, position_ids, text_mask)
-        alone = self(input_ids[:, :first], position_ids[:, :first], text_mask, temporal=False)
-        return torch.cat([whole[:, : text - 1], alone[:, text - 1 : first - 1], whole[:, first - 1 :]], dim=1)
+        hidden = parts.word_embeddings(input_ids) + position
+        for layer in parts.layers:
+            hidden = layer(hidden, tokens, temporal=temporal)
+        words = parts.word_embeddings.weight[: self.config.image_vocab]
+        return F.linear(parts.final_layernorm(hidden), words)
 
 
 def _rename(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from f3core_cogvideo.config import CogVideoConfig
 
@@ -35,6 +30,14 @@ def other_frames(stage: int, frame: int, frames: tuple[int, ...]) -> tuple[int, 
     if stage == 1:
         return tuple(f for f in sorted(frames) if f < frame)
     return tuple(f for f in sorted(frames) if f != frame and (f % 2 == 0 or (frame % 2 and f < frame)))
+
+
+def generation_order(stage: int, frames: int) -> tuple[int, ...]:
+    """Frame numbers in the order in which generation meets them: what is visible to a frame comes before it.
+
+    Given frames of stage 2 come together, first.
+    """
+    return tuple(range(frames)) if stage == 1 else (*range(0, frames, 2), *range(1, frames, 2))
 
 
 def given(stage: int, frame: int) -> bool:
@@ -65,63 +68,3 @@ def windows(config: CogVideoConfig, layer: int) -> tuple[tuple[tuple[int, ...], 
             places = tuple(r * config.side + c for r in rows for c in columns)
             groups.setdefault(len(places), []).append(places)
     return tuple(tuple(groups[size]) for size in sorted(groups, reverse=True))
-
-
-@dataclass
-class Tokens:
-    """The tokens of one forward: the whole text, then the frames ``numbers``, whole, in this order.
-
-    ``text_mask`` bool [B, 1, 1, T], False where a text token is padding. Keeps the masks and indices of this forward,
-    each built once for all layers.
-    """
-
-    config: CogVideoConfig
-    numbers: tuple[int, ...]
-    text_mask: Tensor
-    kept: dict[Hashable, Tensor] = field(default_factory=dict)
-
-    def once(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
-        """What ``build`` gives, kept under ``key``."""
-        if key not in self.kept:
-            self.kept[key] = build()
-        return self.kept[key]
-
-    def text_keys(self) -> Tensor:
-        """Bool [B, 1, 1, T], for queries that see nothing but text: a row that is all padding sees its padding."""
-        return self.once("text", lambda: self.text_mask | ~self.text_mask.any(-1, keepdim=True))
-
-    def own(self, numbers: tuple[int, ...], size: int) -> Tensor:
-        """Bool [n, S, S]: what ``size`` tokens of frames ``numbers``, in order, see of their own frame.
-
-        One row where all frames agree, else one for each: causal, or in both directions for given frames.
-        """
-        prefix = torch.ones(size, size, dtype=torch.bool, device=self.text_mask.device).tril()
-        free = torch.tensor([given(self.config.stage, number) for number in numbers], device=prefix.device)
-        return free[:, None, None] | prefix if any(given(self.config.stage, n) for n in numbers) else prefix[None]
-
-    def keys_mask(self, text: bool, others: int, own: tuple[int, ...], size: int, repeat: int) -> Tensor | None:
-        """Bool, broadcastable to [B·repeat, H, size, Lk], for the keys [text; ``others`` tokens; own frame].
-
-        ``own`` are the frame numbers of the queries, the inner rows of the batch, and empty where their own frame is
-        not among the keys. None where nothing is masked.
-        """
-        if not text and not own:
-            return None
-
-        def build() -> Tensor:
-            batch = self.text_mask.shape[0]
-            if not own:
-                return F.pad(self.text_keys(), (0, others), value=True).repeat_interleave(repeat, 0)
-            mask = F.pad(self.own(own, size), (others, 0), value=True)[:, None]
-            if text or mask.shape[0] > 1:
-                mask = mask.repeat(batch * repeat // mask.shape[0], 1, 1, 1)
-            if text:
-                seen = self.text_mask.expand(-1, -1, size, -1).repeat_interleave(repeat, 0)
-                mask = torch.cat([seen, mask], dim=-1)
-            return mask
-
-        return self.once((text, others, own, size, repeat), build)
-
-    def places(self, group: tuple[tuple[int, ...], ...]) -> Tensor:
-        """The in-frame places of a group of windows, int64 [R, a]."""
-        return self.once(group, lambda: torch.tensor(group, device=self.text_mask.device))
