@@ -1,0 +1,229 @@
+"""Sampling token by token: clips from text (stage 1), and frames between given ones (stage 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f3core.errors import ModelError
+from f3core_cogvideo.cache import KVCache
+from f3core_cogvideo.model import CogVideoTransformer
+
+
+@dataclass(frozen=True)
+class Text:
+    """A tokenised prompt a row: ``ids`` int64 [B, T], and ``mask`` [B, T], 0 at padding."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. ``top_k`` None: among all. ``guidance_scale`` 1: the caption's own distribution.
+
+    The published code draws the first frame unguided; ``first_guidance_scale`` 1 does so, None takes the scale of all.
+    """
+
+    guidance_scale: float = 3.0
+    temperature: float = 1.05
+    top_k: int | None = 12
+    first_guidance_scale: float | None = None
+
+    @property
+    def first_scale(self) -> float:
+        """The guidance of the first frame."""
+        return self.guidance_scale if self.first_guidance_scale is None else self.first_guidance_scale
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ModelError(f"temperature {self.temperature} must be positive")
+        if self.top_k is not None and self.top_k < 1:
+            raise ModelError(f"top_k {self.top_k} must be at least 1")
+
+
+def pick(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+    """Tokens [B] from ``logits`` [B, V] by inverse distribution function at ``draws`` [B] in [0, 1).
+
+    Candidates keep the order of the vocabulary, so that rounding cannot make one draw jump between likely ones.
+    """
+    scaled = logits.double() / sampling.temperature
+    kept = min(sampling.top_k or scaled.shape[1], scaled.shape[1])
+    tokens = scaled.topk(kept, dim=1).indices.sort(dim=1).values
+    below = scaled.gather(1, tokens).softmax(1).cumsum(1)
+    place = (below <= draws[:, None].to(below)).sum(1, keepdim=True).clamp(max=kept - 1)
+    return tokens.gather(1, place)[:, 0]
+
+
+def guided(logits: Tensor, scale: float, branches: int) -> Tensor:
+    """[B, V] from rows stacked [captioned; uncaptioned]: uncaptioned + scale · (captioned − uncaptioned)."""
+    if branches == 1:
+        return logits
+    captioned, uncaptioned = logits.float().chunk(2)
+    return uncaptioned + scale * (captioned - uncaptioned)
+
+
+def uniform(seeds: Sequence[int], count: int) -> Tensor:
+    """Random numbers in [0, 1), float64 [B, count], on the CPU: row i depends on ``seeds[i]`` alone."""
+    drawn = [torch.rand(count, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in seeds]
+    return torch.stack(drawn)
+
+
+@torch.no_grad()
+def generate_tokens(
+    model: CogVideoTransformer,
+    text: Text,
+    empty: Text,
+    *,
+    seeds: Sequence[int],
+    sampling: Sampling | None = None,
+    frames: int | None = None,
+    replay: bool = False,
+) -> Tensor:
+    """Clips as tokens, int64 [B, F, S], of stage 1.
+
+    The first frame comes from passes without the temporal channel; text and first frame are then run again with it, and
+    all later frames follow. ``empty`` is the tokenised empty prompt, one row. ``frames``: those of the config when
+    None. ``replay``: end with one pass over the whole sequence that repeats what was computed (`as_generated`).
+    Raises `ModelError` for a stage 2 model or texts of another length.
+    """
+    config, sampling = model.config, sampling or Sampling()
+    if config.stage != 1:
+        raise ModelError("only stage 1 makes clips from text; stage 2 fills in frames: see interpolate_tokens")
+    frames = config.frames if frames is None else frames
+    if not 1 <= frames <= config.frames:
+        raise ModelError(f"{frames} frames: the model makes 1 to {config.frames}")
+    run = _Run(model, text, empty, sampling)
+    size = config.tokens
+    draws = uniform(seeds, frames * size).to(model.device)
+    cache = KVCache(config, 1)
+    logits = run.forward(run.text, run.positions(), cache, temporal=False)
+    picture = run.frame(logits, 0, draws[:, :size], cache, temporal=False)
+    made = [picture]
+    if frames > 1:
+        cache = KVCache(config, frames)
+        logits = run.forward(run.with_text(picture), run.positions(0), cache)
+    for number in range(1, frames):
+        chunk = draws[:, number * size : (number + 1) * size]
+        made.append(run.frame(logits, number, chunk, cache))
+        if number + 1 < frames:
+            logits = run.forward(run.both(made[-1][:, -1:]), run.position(number, size - 1), cache)
+    if replay:
+        model(run.with_text(torch.cat(made, dim=1)), run.positions(*range(frames)), run.mask, as_generated=True)
+    return torch.stack(made, dim=1)
+
+
+@torch.no_grad()
+def interpolate_tokens(
+    model: CogVideoTransformer,
+    text: Text,
+    empty: Text,
+    given: Tensor,
+    *,
+    seeds: Sequence[int],
+    sampling: Sampling | None = None,
+    replay: bool = False,
+) -> Tensor:
+    """Frames between all ``given`` ones, [B, N, S] tokens to [B, 2N − 1, S], of stage 2.
+
+    More frames than the model takes at once are filled in stretch by stretch, each beginning with the frame that ends
+    the one before; applied again and again this makes 5, 9, 17, 33 frames. ``replay`` ends every stretch with one
+    uncached pass over it. Raises `ModelError` for a stage 1 model, and for fewer than two frames.
+    """
+    config, sampling = model.config, sampling or Sampling()
+    if config.stage != 2:
+        raise ModelError("only stage 2 fills in frames; stage 1 makes clips from text: see generate_tokens")
+    batch, count, size = given.shape
+    if count < 2 or size != config.tokens or config.frames < 3:
+        raise ModelError(f"{count} frames of {size} tokens: at least two of {config.tokens} are needed")
+    run = _Run(model, text, empty, sampling)
+    draws = uniform(seeds, (count - 1) * size).to(model.device).unflatten(1, (-1, size))
+    stretch = (config.frames - 1) // 2
+    clip = given.new_empty(batch, 2 * count - 1, size)
+    clip[:, ::2] = given
+    for start in range(0, count - 1, stretch):
+        end = min(start + stretch, count - 1)
+        part = _fill(run, given[:, start : end + 1], draws[:, start:end], replay)
+        clip[:, 2 * start : 2 * end + 1] = part
+    return clip
+
+
+def _fill(run: _Run, given: Tensor, draws: Tensor, replay: bool) -> Tensor:
+    """[B, N, S] given frames that fit into one sequence to [B, 2N − 1, S]."""
+    frames = 2 * given.shape[1] - 1
+    cache = KVCache(run.model.config, frames)
+    even = range(0, frames, 2)
+    size = given.shape[2]
+    # the first token of a frame is what the last one of the frame before it predicts
+    known = run.forward(run.with_text(given.flatten(1)), run.positions(*even), cache, last=False)
+    ends = known[:, run.model.config.text :].unflatten(1, (-1, size))[:, :, -1]
+    clip = given.new_empty(given.shape[0], frames, size)
+    clip[:, ::2] = given
+    for place, number in enumerate(range(1, frames, 2)):
+        clip[:, number] = run.frame(ends[:, place], number, draws[:, place], cache)
+        if number + 2 < frames:  # frames to come see its last token, too
+            run.forward(run.both(clip[:, number, -1:]), run.position(number, size - 1), cache)
+    if replay:
+        run.model(run.with_text(clip.flatten(1)), run.positions(*range(frames)), run.mask, as_generated=True)
+    return clip
+
+
+class _Run:
+    """A generation: model, texts and guidance. Rows are stacked [captioned; uncaptioned]."""
+
+    def __init__(self, model: CogVideoTransformer, text: Text, empty: Text, sampling: Sampling) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.branches = 1 if {sampling.guidance_scale, sampling.first_scale} == {1.0} else 2
+        self.usual = model.usual_positions(1, model.config.layout[2])
+        rows = len(text.ids)
+        for ids in (text.ids, empty.ids):
+            if ids.shape[1] != model.config.text:
+                raise ModelError(f"texts must have {model.config.text} tokens, not {ids.shape[1]}")
+        ids, mask = text.ids, text.mask
+        if self.branches == 2:
+            ids = torch.cat([ids, empty.ids.expand(rows, -1)])
+            mask = torch.cat([mask, empty.mask.expand(rows, -1)])
+        self.text = ids.to(model.device)
+        self.mask = mask.to(model.device)[:, None, None].bool()
+
+    def both(self, ids: Tensor) -> Tensor:
+        """[B, n] for every branch."""
+        return ids.repeat(self.branches, 1)
+
+    def with_text(self, ids: Tensor) -> Tensor:
+        """Text and [B, n] frame tokens, for every branch."""
+        return torch.cat([self.text, self.both(ids)], dim=1)
+
+    def positions(self, *numbers: int) -> Tensor:
+        """Of the text and whole frames ``numbers``, [1, T + F·S]."""
+        text, size = self.model.config.text, self.model.config.tokens
+        frames = [self.usual[:, text + n * size : text + (n + 1) * size] for n in numbers]
+        return torch.cat([self.usual[:, :text], *frames], dim=1)
+
+    def position(self, number: int, place: int) -> Tensor:
+        """Of one token of a frame, [1, 1]."""
+        return self.usual[:, self.model.config.text + number * self.model.config.tokens + place, None]
+
+    def forward(
+        self, ids: Tensor, positions: Tensor, cache: KVCache, *, temporal: bool = True, last: bool = True
+    ) -> Tensor:
+        """Logits, of the last place [B·branches, V] or of all."""
+        rows = positions.expand(len(ids), -1)
+        logits = self.model(ids, rows, self.mask, temporal=temporal, cache=cache)
+        return logits[:, -1] if last else logits
+
+    def frame(self, logits: Tensor, number: int, draws: Tensor, cache: KVCache, *, temporal: bool = True) -> Tensor:
+        """The tokens [B, S] of a frame, from what predicts its first one; its last one is not run."""
+        config = self.model.config
+        scale = self.sampling.guidance_scale if temporal else self.sampling.first_scale
+        tokens: list[Tensor] = []
+        for place in range(config.tokens):
+            tokens.append(pick(guided(logits, scale, self.branches), draws[:, place], self.sampling)[:, None])
+            if place + 1 < config.tokens:
+                ids, position = self.both(tokens[-1]), self.position(number, place)
+                logits = self.forward(ids, position, cache, temporal=temporal)
+        return torch.cat(tokens, dim=1)
