@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from diffusers import DiffusionPipeline
 from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 
-import f3core_diffusers
 from f3core.adapter import Adapter
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
@@ -23,7 +23,7 @@ from f3core.segments import argument
 from f3core_diffusers.pruned import CONFIG_KEY, aligned_, pruned_model_class
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
-_DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
+DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ class DiffusersAdapter(Adapter):
             raise ModelError(f"{source}: no model_index.json in it; give the folder that save_pretrained wrote")
         try:
             with _without_bars():
-                pipeline = DiffusionPipeline.from_pretrained(source, **{_DTYPE: dtype or torch.float32})
+                pipeline = self._open(source, dtype or torch.float32)
         except (OSError, ValueError) as error:
             where = "could not be loaded" if folder.exists() else "is no folder here and could not be had from the hub"
             raise ModelError(f"{source}: {where}: {error}") from error
@@ -60,13 +60,17 @@ class DiffusersAdapter(Adapter):
             aligned_(denoiser)
         return pipeline.to(device)
 
+    def _open(self, source: str, dtype: torch.dtype) -> Any:
+        """The pipeline of a source; what is wrong with it is an OSError or a ValueError."""
+        return DiffusionPipeline.from_pretrained(source, **{DTYPE: dtype})
+
     def skeletons(self, source: str) -> dict[str, nn.Module]:
         index = DiffusionPipeline.load_config(source)
         found = {}
         for name in self.components:
-            _, class_name = index.get(name) or (None, None)
+            library, class_name = index.get(name) or (None, None)
             if class_name:
-                model_class = getattr(f3core_diffusers if class_name.startswith("Pruned") else diffusers, class_name)
+                model_class = getattr(importlib.import_module(library), class_name)
                 with torch.device("meta"):
                     found[name] = model_class.from_config(model_class.load_config(source, subfolder=name))
         return found

@@ -71,7 +71,10 @@ class PrunedModel(Pruned):
 
 
 @cache
-def pruned_model_class(base: type[ModelMixin]) -> type[ModelMixin]:
-    """The pruned class of a diffusers model class, as this package offers it under ``Pruned<name>``."""
-    body = {"__module__": __package__, "f3_base": base}
+def pruned_model_class(base: type[ModelMixin], package: str = "f3core_diffusers") -> type[ModelMixin]:
+    """The pruned class of a diffusers model class, as ``package`` must offer it under ``Pruned<name>``.
+
+    Saved pipelines name the package, in which diffusers then looks for the class, and for ``ModelMixin`` beside it.
+    """
+    body = {"__module__": package, "f3_base": base}
     return type(f"Pruned{base.__name__}", (PrunedModel, base), body)

@@ -24,10 +24,10 @@ class _Projections(nn.Module):
         self.to_v = nn.Linear(width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[N, Lq, C] over [N, Lk, C], through the output map."""
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[N, Lq, C] over [N, Lk, C], where ``mask`` (bool [Lq, Lk]) allows it, through the output map."""
         query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -40,21 +40,27 @@ class SparseCausalAttention(_Projections):
 
     def forward(self, hidden_states: Tensor, frames: int) -> Tensor:
         """[B·F, S, C] to the same, the ``frames`` of a clip lying together."""
-        query, key, value = self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states)
-        return self._attend(query, first_and_former(key, frames), first_and_former(value, frames))
+        key, value = self.to_k(hidden_states), self.to_v(hidden_states)
+        return self._attend(self.to_q(hidden_states), self.visible(key, frames), self.visible(value, frames))
+
+    def visible(self, tokens: Tensor, frames: int) -> Tensor:
+        """What the queries of each frame see: [B·F, S, C] to [B·F, 2S, C], the first frame, then the former one."""
+        clips = tokens.unflatten(0, (-1, frames))
+        first = clips[:, :1]
+        former = torch.cat([first, clips[:, :-1]], dim=1)
+        return torch.cat([first.expand_as(clips), former], dim=2).flatten(0, 1)
 
 
 class TemporalAttention(_Projections):
-    """Attention over the frames of a clip at each position by itself, without a mask."""
+    """Attention over the frames of a clip, at each position by itself: B·S rows of F tokens."""
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B·S, F, C] to the same."""
-        return self._attend(self.to_q(hidden_states), self.to_k(hidden_states), self.to_v(hidden_states))
+    def forward(self, hidden_states: Tensor, frames: int) -> Tensor:
+        """[B·F, S, C] to the same, the ``frames`` of a clip lying together."""
+        lines = hidden_states.unflatten(0, (-1, frames)).transpose(1, 2).flatten(0, 1)
+        mask = self.mask(frames, hidden_states.device)
+        out = self._attend(self.to_q(lines), self.to_k(lines), self.to_v(lines), mask)
+        return out.unflatten(0, (-1, hidden_states.shape[1])).transpose(1, 2).flatten(0, 1)
 
-
-def first_and_former(tokens: Tensor, frames: int) -> Tensor:
-    """What a frame sees in SC-Attn: [B·F, S, C] to [B·F, 2S, C], the first frame's tokens, then the former frame's."""
-    clips = tokens.unflatten(0, (-1, frames))
-    first = clips[:, :1]
-    former = torch.cat([first, clips[:, :-1]], dim=1)
-    return torch.cat([first.expand_as(clips), former], dim=2).flatten(0, 1)
+    def mask(self, frames: int, device: torch.device) -> Tensor | None:
+        """Which frames see which: bool [F, F], or None when all see all."""
+        return None

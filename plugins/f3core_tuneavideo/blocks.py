@@ -57,10 +57,7 @@ class ClipTransformerBlock(nn.Module):
         hidden = hidden + self.attn1(self.norm1(hidden), frames)
         hidden = hidden + self.attn2(self.norm2(hidden), text)
         hidden = hidden + self.ff(self.norm3(hidden))
-        rows, positions, width = hidden.shape
-        lines = hidden.unflatten(0, (-1, frames)).transpose(1, 2).reshape(-1, frames, width)
-        lines = lines + self.attn_temp(self.norm_temp(lines))
-        return lines.unflatten(0, (-1, positions)).transpose(1, 2).reshape(rows, positions, width)
+        return hidden + self.attn_temp(self.norm_temp(hidden), frames)
 
 
 class ClipTransformer(nn.Module):

@@ -197,12 +197,16 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         sample: Tensor,
         timestep: Tensor | float,
         encoder_hidden_states: Tensor,
-        return_dict: bool = False,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool | None = None,
     ) -> Any:
         """Latents [B, C, F, H, W], timesteps (one, or [B]) and text [B, L, D] to the prediction [B, C', F, H, W].
 
-        Returns the tensor itself, or an object with it as ``sample`` when ``return_dict``.
+        Returns the tensor itself. diffusers' pipelines ask otherwise: for a tuple by ``return_dict=False``, for an
+        object with ``sample`` by True. They also pass ``cross_attention_kwargs``, which must be empty.
         """
+        if cross_attention_kwargs:
+            raise ValueError(f"cross_attention_kwargs are not supported: {', '.join(cross_attention_kwargs)}")
         batch, _, frames = sample.shape[:3]
         times = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         time = self.time_embedding(self.time_proj(times).to(sample.dtype))
@@ -219,7 +223,12 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             hidden = up(hidden, skips, time, text, frames)
         hidden = self.conv_out(self.conv_act(clip_norm(self.conv_norm_out, hidden, frames)))
         out = hidden.unflatten(0, (batch, frames)).transpose(1, 2)
-        return UNet3DConditionOutput(sample=out) if return_dict else out
+        if return_dict is None:
+            return out
+        return UNet3DConditionOutput(sample=out) if return_dict else (out,)
+
+
+TuneAVideoUNet.__module__ = __package__  # saved pipelines name it so
 
 
 def _attends(kind: str, way: str) -> bool:

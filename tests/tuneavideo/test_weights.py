@@ -50,6 +50,7 @@ def test_a_step_may_be_a_number_and_the_result_an_object() -> None:
         expected = model(clip, torch.tensor([7]), text)
         assert torch.equal(model(clip, 7, text), expected)
         assert torch.equal(model(clip, torch.tensor(7), text, return_dict=True).sample, expected)
+        assert torch.equal(model(clip, 7, encoder_hidden_states=text, return_dict=False)[0], expected)
 
 
 def test_an_inflated_model_saves_and_loads(tmp_path: Any) -> None:
