@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-from f3core.cli_options import AsJson, Output, Override, Quiet, Resume, SpecArg, load, numbers, show
+from f3core.cli_options import AsJson, Output, Override, Quiet, Resume, SpecArg, load, numbers, say, show
+
+Ratios = Annotated[str | None, typer.Option(help="Shares of the units that go, comma-separated, such as 0.25,0.5.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds of noise and prompts, comma-separated; 0,1,2 when left out.")]
 
 
 def rank_study(
@@ -34,3 +37,33 @@ def rank_study(
             file, chosen, ratios=picked[0], seeds=picked[1], output=output, resume=resume, listener=listener
         )
     show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: study.render(found))
+
+
+def sweep(
+    spec: SpecArg,
+    ratios: Ratios = None,
+    targets: Annotated[str | None, typer.Option(help="Kinds of attention, comma-separated: CA,SA,TA.")] = None,
+    seeds: Seeds = None,
+    output: Output = None,
+    overrides: Override = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prune at several ratios, and several kinds of attention, scoring once: what each costs and what it saves.
+
+    --ratios, --targets and --seeds stand for the spec's sweep section; without either, its prune section is taken.
+    """
+    file = load(spec, [*(overrides or ()), *_section(ratios=ratios, targets=targets, seeds=seeds)])
+    from f3core import sweep, sweep_text
+    from f3core.progress import listening
+
+    with listening(quiet or as_json) as listener:
+        found = sweep.sweep(file, output=output, resume=resume, listener=listener)
+    show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: sweep_text.render(found))
+    say(quiet or as_json, f"written to {output or file.spec.output} (sweep.md, sweep.json, curve.png, scores/)")
+
+
+def _section(**given: str | None) -> list[str]:
+    """Options as overrides of the sweep section, so that they are checked, recorded and repeated as those are."""
+    return [f"sweep.{name}=[{text}]" for name, text in given.items() if text is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -229,13 +229,13 @@ def to_markdown(report: Report) -> str:
             columns = 5 if any(row.predicted for row in section.rows) else 4
             head = ("", "before", "after", "change", "predicted")[:columns]
             rows = [(r.label, r.before, r.after, r.change, r.predicted)[:columns] for r in section.rows]
-            parts.append(f"### {section.title}\n\n{note}{_table(head, rows)}")
+            parts.append(f"### {section.title}\n\n{note}{markdown_table(head, rows)}")
     parts.append("## What was pruned, and why")
     if report.figure:
         parts.append(f"![attention mass of each kind]({report.figure})")
     parts.append(_units(report))
     parts += [f"- {_md(note)}" for note in report.notes]
-    parts += ["## Reproduce", f"```\n{report.command}\n```", _table(("", ""), facts(report))]
+    parts += ["## Reproduce", f"```\n{report.command}\n```", markdown_table(("", ""), facts(report))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -245,7 +245,7 @@ def _units(report: Report) -> str:
         (unit.name, f"{unit.score:.4g}", f"**{plan.target} pruned**" if unit.pruned else "kept", f"{unit.macs_saved:,}")
         for unit in plan.units
     ]
-    text = _table(("unit", f"score ({plan.criterion})", "verdict", "MACs saved a clip, if pruned"), rows)
+    text = markdown_table(("unit", f"score ({plan.criterion})", "verdict", "MACs saved a clip, if pruned"), rows)
     if len(rows) > LONG_TABLE:
         text = f"<details><summary>All {len(rows)} units</summary>\n\n{text}\n\n</details>"
     if len(plan.step_ranges) > 1:
@@ -254,9 +254,10 @@ def _units(report: Report) -> str:
     return text
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub-flavoured table: the first column to the left, those beside it (if more than one) to the right."""
     align = [":--", *["--:"] * (len(head) - 1)] if len(head) > 2 else [":--"] * len(head)
-    cells = [head, tuple(align), *rows]
+    cells = [head, align, *rows]
     return "\n".join("| " + " | ".join(_md(cell) for cell in row) + " |" for row in cells)
 
 

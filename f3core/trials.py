@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ def changed(job: Job, *overrides: str) -> Job:
     """The job of the same spec with more overrides, such as ``prune.criterion=drift``. Raises `SpecError`."""
     file = parse_spec(job.file.text, job.file.name, (*job.file.overrides, *overrides))
     return resolve(file, job.registry, check_output=False)
+
+
+def command(name: str, file: SpecFile) -> str:
+    """What reproduces a study of this spec, as it is typed."""
+    return " ".join([f"f3core {name}", file.name, *(f"--set {shlex.quote(o)}" for o in file.overrides)])
 
 
 @dataclass(frozen=True)

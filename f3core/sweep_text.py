@@ -1,0 +1,141 @@
+"""A `Sweep` as tables, on the terminal and in Markdown: what every variant costs, and how good its clips are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from f3core.report_text import markdown_table, seconds, si, times
+
+if TYPE_CHECKING:
+    from f3core.sweep_rows import Figure, Row, Sweep
+
+Lines = tuple[list[str], list[list[str]]]
+"""the head and the rows of a table"""
+
+
+def cost(sweep: Sweep) -> Lines:
+    """What was done, multiply-adds of one clip and parameters."""
+    head = ["pruned", "ratio", "by", "units", "MACs", "predicted", "removed", "parameters"]
+    rows = []
+    for row in sweep.rows:
+        units = f"{row.pruned:g} of {row.units}" if row.target else ""
+        macs = [si(row.macs_counted), si(row.macs_predicted), f"{100 * row.macs_removed:.1f} %"]
+        rows.append([*_name(row), row.removal, units, *macs, si(row.parameters)])
+    return head, rows
+
+
+def time(sweep: Sweep) -> Lines:
+    """Seconds of one clip and speed-ups; no row where nothing was timed."""
+    head = ["pruned", "ratio", "denoiser", "speed-up", "by MACs", "end to end", "speed-up"]
+    rows = []
+    for row in sweep.rows:
+        if row.seconds and row.speedup:
+            inside = [seconds(row.seconds.denoiser), times(row.speedup.denoiser), times(row.predicted_speedup)]
+            rows.append([*_name(row), *inside, seconds(row.seconds.end_to_end), times(row.speedup.end_to_end)])
+    return head, rows
+
+
+def quality(sweep: Sweep) -> Lines:
+    """Every metric's figures and the damage of every variant, means ± standard deviations over seeds."""
+    first = sweep.rows[0].quality
+    names = [(metric, name) for metric, figures in first.items() for name in figures]
+    arrows = {metric: "↑" if better else "↓" for metric, better in sweep.higher_is_better.items()}
+    head = ["pruned", "ratio", *(f"{_label(metric, name)} {arrows[metric]}" for metric, name in names), "damage ↓"]
+    several = len(sweep.seeds) > 1
+    lines = []
+    for row in sweep.rows:
+        figures = [row.quality[metric][name] for metric, name in names]
+        damage = "0" if row.target is None else _figure(row.damage, several)
+        lines.append([*_name(row), *(_figure(figure, several) for figure in figures), damage])
+    return head, lines
+
+
+def _name(row: Row) -> list[str]:
+    return [str(row.target), f"{row.ratio:g}"] if row.target else ["none", "0"]
+
+
+def _label(metric: str, name: str) -> str:
+    return name if name == metric else f"{metric}: {name}"
+
+
+def _figure(figure: Figure, several: bool) -> str:
+    text = f"{figure.mean:.3g}"
+    return f"{text} ± {figure.sd:.1g}" if several else text
+
+
+def headline(sweep: Sweep) -> str:
+    """What was varied, and how the units were chosen."""
+    targets = list(dict.fromkeys(str(row.target) for row in sweep.rows if row.target))
+    ratios = list(dict.fromkeys(f"{row.ratio:g}" for row in sweep.rows if row.target))
+    return (
+        f"{' and '.join(targets) or 'nothing'} pruned on axis {sweep.axis} at {_plural(len(ratios), 'ratio')}; units "
+        f"chosen by method {sweep.method}, criterion {sweep.criterion}."
+    )
+
+
+def notes(sweep: Sweep) -> Iterator[str]:
+    """How the numbers came about."""
+    seeds = f"{_plural(len(sweep.seeds), 'seed')} ({', '.join(map(str, sweep.seeds))})"
+    spread = "means ± standard deviations over seeds" if len(sweep.seeds) > 1 else "of one seed, so without a spread"
+    others = [str(row.target) for row in sweep.rows if row.removal and str(sweep.removal) not in row.removal]
+    if sweep.removal is not None and others:
+        yield f"The spec asks for {sweep.removal}, which {' and '.join(dict.fromkeys(others))} cannot do: see by."
+    yield (
+        f"Quality: {sweep.clips} clips of {sweep.steps} steps in each of {seeds}, {spread}; all variants of a seed "
+        "meet the same prompts and noise. Damage is the mean squared error to the unpruned model's clips."
+    )
+    yield "MACs: of one clip, all calibrated steps, denoisers only. By MACs: the speed-up if time went with them."
+    if sweep.timed_clips:
+        pairs = next(len(o.timing.denoiser.before_runs) for o in sweep.outcomes if o.timing)
+        yield (
+            f"Time: {_plural(sweep.timed_clips, 'clip')} at once, {_plural(pairs, 'interleaved pair')} of unpruned and "
+            "pruned runs a variant, first seed. Speed-up is the median over pairs; seconds are those of one clip of "
+            "the unpruned model (median) divided by it, so that a slow spell of the machine spares no variant."
+        )
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def render(sweep: Sweep) -> RenderableType:
+    """The tables for a terminal."""
+    parts: list[RenderableType] = [Text(headline(sweep))]
+    for head, rows in (cost(sweep), time(sweep), quality(sweep)):
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for title in head:
+            table.add_column(title, justify="left" if title in ("pruned", "by") else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        if rows:
+            parts.append(table)
+    return Group(*parts, *(Text(f"· {note}", style="dim") for note in notes(sweep)))
+
+
+def to_markdown(sweep: Sweep) -> str:
+    """The tables and the picture, and how they were made."""
+    m = sweep.machine
+    where = f"{m.cpu}, {m.cores} core{'s' * (m.cores != 1)}, {m.gpu or 'no GPU'}"
+    versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
+    facts = [("Model", sweep.source), ("Spec", sweep.spec), ("Date", sweep.date), ("Machine", where)]
+    parts = [
+        f"# Sweep: {sweep.source}",
+        headline(sweep),
+        "![quality against MACs and seconds](curve.png)",
+        "## Quality",
+        markdown_table(*quality(sweep)),
+        "## Cost",
+        markdown_table(*cost(sweep)),
+        *([markdown_table(*time(sweep))] if sweep.timed_clips else []),
+        "\n".join(f"- {note}" for note in notes(sweep)),
+        "## Reproduce",
+        f"```\n{sweep.command}\n```",
+        markdown_table(("", ""), [*facts, ("Versions", versions)]),
+    ]
+    return "\n\n".join(parts) + "\n"
