@@ -214,6 +214,7 @@ def show_report(
 
 
 app.command("rank-study")(cli_studies.rank_study)
+app.command()(cli_studies.sweep)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
