@@ -16,7 +16,8 @@ from f3core.figures import COLOURS, NAMES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from f3core.sweep_rows import Figure, Row, Sweep
+    from f3core.stats import Figure
+    from f3core.sweep_rows import Row, Sweep
 
 WIDE = 30
 """A figure whose largest value is this many times its smallest is drawn on a logarithmic axis."""
@@ -90,6 +91,9 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
     unpruned, *others = sweep.rows
     start, at = where(unpruned), measure.of(unpruned)
     targets = list(dict.fromkeys(row.target for row in others if row.target))
+    values = [measure.of(row).mean for row in sweep.rows]
+    places = [x for row in sweep.rows if (x := where(row)) is not None]
+    near = (0.02 * (max(places) - min(places)), 0.02 * (max(values) - min(values)))
     for slot, target in enumerate(targets):
         mine = sorted((row for row in others if row.target is target), key=lambda row: row.ratio)
         points = [(x, measure.of(row), row.ratio) for row in mine if (x := where(row)) is not None]
@@ -109,7 +113,7 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
             label=NAMES[target],
             zorder=3,
         )
-        for (x, y), ratios in _merged([(x, figure.mean, ratio) for x, figure, ratio in points]).items():
+        for (x, y), ratios in _merged([(x, figure.mean, ratio) for x, figure, ratio in points], near).items():
             axes.annotate(
                 ", ".join(f"{ratio:g}" for ratio in ratios),
                 (x, y),
@@ -120,7 +124,6 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
             )
     if start is not None:
         axes.plot([start], [at.mean], marker="D", color=INK, markersize=6, linestyle="", label="unpruned", zorder=4)
-    values = [measure.of(row).mean for row in sweep.rows]
     if min(values) > 0 and max(values) > WIDE * min(values):
         axes.set_yscale("log")
     axes.margins(x=0.1, y=0.14)
@@ -130,14 +133,14 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
         axes.spines[side].set_visible(False)
 
 
-def _merged(points: list[tuple[float, float, float]]) -> dict[tuple[float, float], list[float]]:
-    """Ratios by place (x, y), those of points so near the one before that their labels would lie on each other's
-    together: a removal that computes as much as before moves nothing along x."""
-    wide, high = (max(values) - min(values) for values in ([p[i] for p in points] for i in (0, 1)))
+def _merged(
+    points: list[tuple[float, float, float]], near: tuple[float, float]
+) -> dict[tuple[float, float], list[float]]:
+    """Ratios by place (x, y), together where a point is so near an earlier one that their labels would collide."""
     found: dict[tuple[float, float], list[float]] = {}
     for x, y, ratio in points:
-        near = [(u, v) for u, v in found if abs(x - u) <= 0.02 * wide and abs(y - v) <= 0.02 * high]
-        found.setdefault(near[0] if near else (x, y), []).append(ratio)
+        taken = [(u, v) for u, v in found if abs(x - u) <= near[0] and abs(y - v) <= near[1]]
+        found.setdefault(taken[0] if taken else (x, y), []).append(ratio)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The picture of a plan: attention mass by kind over the pruning axis, and the mean frame-to-frame map.
+"""The picture of attention: mass by kind over layers or steps, what a plan prunes, and the mean frame-to-frame map.
 
 matplotlib is imported where it is used. Clips are drawn in `clips`.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from f3core.clips import INK, side_by_side
+from f3core.masses import blocks, masses, temporal_maps
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from f3core.plan import PruningPlan
     from f3core.scores import Scores
 
-__all__ = ["attention_bars", "side_by_side"]
+__all__ = ["attention_bars", "attention_over", "side_by_side"]
 
 # Told apart by people with any colour vision, and in grey by lightness.
 COLOURS = {AttentionKind.CROSS: "#DDAA33", AttentionKind.SELF: "#BB5566", AttentionKind.TEMPORAL: "#004488"}
@@ -37,72 +38,66 @@ def attention_bars(scores: Scores, plan: PruningPlan, path: Path) -> None:
     Bars stand per site on the layer and cell axes, per calibrated step on the timestep axis; cells get a grid of
     their own below the bars. ``path`` names the PNG. Raises `ScoresError` when nothing was scored.
     """
+    units = {PruningAxis.LAYER: "layers", PruningAxis.TIMESTEP: "step ranges", PruningAxis.CELL: "cells"}[plan.axis]
+    title = f"Attention by kind; {plan.target} pruned in {len(plan.pruned)} of {len(plan.units)} {units}"
+    _draw([scores], blocks(scores.header.sites, plan.removals), plan.axis, plan, title, path)
+
+
+def attention_over(
+    runs: Sequence[Scores], layers: Mapping[str, Sequence[int]], axis: PruningAxis, title: str, path: Path
+) -> None:
+    """Draw CA, SA and TA mass over layers or steps, and the mean frame-to-frame map: means over runs of one model,
+    with their standard deviations where there are several. Otherwise as `attention_bars`."""
+    _draw(runs, layers, axis, None, title, path)
+
+
+def _draw(
+    runs: Sequence[Scores],
+    layers: Mapping[str, Sequence[int]],
+    axis: PruningAxis,
+    plan: PruningPlan | None,
+    title: str,
+    path: Path,
+) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    steps = plan.axis is PruningAxis.TIMESTEP
-    cells = plan.axis is PruningAxis.CELL
-    blocks = _blocks(scores, plan)
-    mass = np.stack([scores.mass(kind) for kind in KINDS])
-    if steps:
-        mass = mass.sum(axis=1)
-    else:
-        mass = np.stack([mass[:, sites].sum(axis=(1, 2)) for sites in blocks.values()], axis=1)
-    groups = mass.shape[1]
-    width = float(np.clip(3.0 + 0.28 * groups, 5.5, 11.5))
-    height = 4.4 + (0.35 + 0.22 * len(plan.step_ranges) if cells else 0.0)
-    figure = Figure(figsize=(width + 4.0, height), dpi=120, layout="constrained")
+    found = [masses(scores, axis, layers) for scores in runs]
+    labels = found[0].labels
+    gridded = plan if plan is not None and plan.axis is PruningAxis.CELL else None
+    extra = 0.35 + 0.22 * len(gridded.step_ranges) if gridded else 0.0
+    width = float(np.clip(3.0 + 0.28 * len(labels), 5.5, 11.5))
+    figure = Figure(figsize=(width + 4.0, 4.4 + extra), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 if cells else 1, 2, width_ratios=(width, 3.6), height_ratios=_heights(plan, cells))
-    bars = figure.add_subplot(grid[0, 0])
-    _bars(bars, mass, _pruned(scores, plan, blocks), "pruned at every step" if cells else "pruned")
-    if cells:
-        below = figure.add_subplot(grid[1, 0], sharex=bars)
-        _cells(below, scores, plan, blocks)
+    heights = (3.6, extra) if gridded else (1.0,)
+    grid = figure.add_gridspec(len(heights), 2, width_ratios=(width, 3.6), height_ratios=heights)
+    bars = lowest = figure.add_subplot(grid[0, 0])
+    pruned = _pruned(runs[0], plan, layers) if plan is not None else [False] * len(labels)
+    _bars(bars, np.stack([one.mass for one in found]), pruned, "pruned at every step" if gridded else "pruned")
+    if gridded:
+        lowest = figure.add_subplot(grid[1, 0], sharex=bars)
+        _cells(lowest, runs[0], gridded, layers)
         bars.tick_params(labelbottom=False)
-    _ticks(
-        below if cells else bars,
-        _levels(scores) if steps else _short(list(blocks)),
-        "denoising step, noise level" if steps else "layer",
-    )
-    _frame_map(figure.add_subplot(grid[0, 1]), scores)
-    figure.suptitle(
-        f"Attention by kind; {plan.target} pruned in {len(plan.pruned)} of {len(plan.units)} "
-        f"{ {PruningAxis.LAYER: 'layers', PruningAxis.TIMESTEP: 'step ranges', PruningAxis.CELL: 'cells'}[plan.axis] }",
-        color=INK,
-        fontsize=12,
-    )
+    _ticks(lowest, labels, "denoising step, noise level" if axis is PruningAxis.TIMESTEP else "layer")
+    mean = np.mean([temporal_maps(scores).mean(axis=0) for scores in runs], axis=0)
+    _frame_map(figure.add_subplot(grid[0, 1]), mean)
+    figure.suptitle(title, color=INK, fontsize=12)
     figure.savefig(path, metadata={"Software": "f3core"})
 
 
-def _heights(plan: PruningPlan, cells: bool) -> tuple[float, ...]:
-    return (3.6, 0.35 + 0.22 * len(plan.step_ranges)) if cells else (1.0,)
-
-
-def _blocks(scores: Scores, plan: PruningPlan) -> dict[str, list[int]]:
-    """Sites (indices) that stand together: those of one parent module, where each parent holds one prunable site.
-
-    So the cross-attention of a transformer block is drawn beside its self-attention, as one layer.
-    """
-    parents = [site.rpartition(".")[0] for site in plan.removals]
-    together = len(set(parents)) == len(parents)
-    blocks: dict[str, list[int]] = {}
-    for index, site in enumerate(scores.header.sites):
-        blocks.setdefault(site.rpartition(".")[0] if together else site, []).append(index)
-    return blocks
-
-
-def _pruned(scores: Scores, plan: PruningPlan, blocks: Mapping[str, Sequence[int]]) -> list[bool]:
+def _pruned(scores: Scores, plan: PruningPlan, layers: Mapping[str, Sequence[int]]) -> list[bool]:
     """Per group of bars, whether something in it is pruned (at every step, where bars are layers)."""
     if plan.axis is PruningAxis.TIMESTEP:
         gone = {index for unit in plan.pruned for index in unit.ranges}
         return [plan.range_of(level) in gone for level in scores.header.levels]
-    return [any(plan.always(scores.header.sites[i]) for i in sites) for sites in blocks.values()]
+    return [any(plan.always(scores.header.sites[i]) for i in sites) for sites in layers.values()]
 
 
-def _bars(axes: Axes, mass: NDArray[np.float64], pruned: Sequence[bool], word: str) -> None:
+def _bars(axes: Axes, runs: NDArray[np.float64], pruned: Sequence[bool], word: str) -> None:
+    """Bars of the mass [R, 3, G] that R runs found in G groups: means, with standard deviations of several runs."""
     from matplotlib.patches import Patch
 
+    mass, spread = runs.mean(axis=0), runs.std(axis=0)
     present = [i for i in range(len(KINDS)) if mass[i].any()]
     bar = 0.8 / max(len(present), 1)
     power = int(np.log10(mass.max())) if mass.max() >= 1e4 else 0
@@ -113,7 +108,15 @@ def _bars(axes: Axes, mass: NDArray[np.float64], pruned: Sequence[bool], word: s
     handles: list[Any] = []
     for slot, i in enumerate(present):
         offset = (slot - (len(present) - 1) / 2) * bar
-        axes.bar(places + offset, mass[i] / 10**power, bar, color=COLOURS[KINDS[i]], zorder=2)
+        axes.bar(
+            places + offset,
+            mass[i] / 10**power,
+            bar,
+            yerr=spread[i] / 10**power if len(runs) > 1 else None,
+            error_kw={"elinewidth": 0.9, "capsize": 1.5, "ecolor": INK},
+            color=COLOURS[KINDS[i]],
+            zorder=2,
+        )
         handles.append(Patch(color=COLOURS[KINDS[i]], label=NAMES[KINDS[i]]))
     if any(pruned):
         handles.append(Patch(color=BAND, label=word))
@@ -127,13 +130,13 @@ def _bars(axes: Axes, mass: NDArray[np.float64], pruned: Sequence[bool], word: s
         axes.spines[side].set_visible(False)
 
 
-def _cells(axes: Axes, scores: Scores, plan: PruningPlan, blocks: Mapping[str, Sequence[int]]) -> None:
+def _cells(axes: Axes, scores: Scores, plan: PruningPlan, layers: Mapping[str, Sequence[int]]) -> None:
     """Layers along x, step ranges down y; pruned cells filled."""
     from matplotlib.colors import ListedColormap
 
     gates = plan.gates()
-    gone = np.zeros((len(plan.step_ranges), len(blocks)))
-    for column, sites in enumerate(blocks.values()):
+    gone = np.zeros((len(plan.step_ranges), len(layers)))
+    for column, sites in enumerate(layers.values()):
         for index in sites:
             gone[sorted(gates.get(scores.header.sites[index], ())), column] = 1
     axes.pcolormesh(
@@ -158,21 +161,6 @@ def _span(high: float | None, low: float | None) -> str:
     return f"{'∞' if high is None else f'{high:.3g}'} – {'0' if low is None else f'{low:.3g}'}"
 
 
-def _levels(scores: Scores) -> list[str]:
-    return [f"{level:.3g}" if level < 10 else f"{level:.0f}" for level in scores.header.levels]
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """What tells dotted names apart; their number where that is long."""
-    parts = [name.split(".") for name in names]
-    if len({len(part) for part in parts}) == 1:
-        differing = [i for i in range(len(parts[0])) if len({part[i] for part in parts}) > 1]
-        short = [".".join(part[i] for i in differing) for part in parts]
-        if len(names) > 1 and max(map(len, short)) <= 8:
-            return short
-    return [str(i) for i in range(len(names))]
-
-
 def _ticks(axes: Axes, labels: Sequence[str], title: str) -> None:
     every = -(-len(labels) // TICKS)
     shown = range(0, len(labels), every)
@@ -181,11 +169,8 @@ def _ticks(axes: Axes, labels: Sequence[str], title: str) -> None:
     axes.set_xlabel(title, color=INK, fontsize=9)
 
 
-def _frame_map(axes: Axes, scores: Scores) -> None:
-    """Mean over the sites that relate frames: the share that queries of frame i give to keys of frame j."""
-    maps = scores.frame_map()
-    related = maps[maps.sum(axis=(1, 2)) > 0]
-    mean = related.mean(axis=0) if len(related) else maps.mean(axis=0)
+def _frame_map(axes: Axes, mean: NDArray[np.float64]) -> None:
+    """A map [F, F]: the share that queries of frame i give to keys of frame j."""
     frames = mean.shape[0]
     image = axes.imshow(mean, cmap="cividis", vmin=0)
     if frames <= 8:
@@ -200,7 +185,7 @@ def _frame_map(axes: Axes, scores: Scores) -> None:
     axes.tick_params(labelsize=9, length=0)
     axes.set_xlabel("key frame", color=INK, fontsize=9)
     axes.set_ylabel("query frame", color=INK, fontsize=9)
-    axes.set_title("share of a query's attention,\nmean over layers", fontsize=9, color=INK)
+    axes.set_title("share of a query's attention,\nmean over the sites that hold TA", fontsize=9, color=INK)
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.6)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from rich.text import Text
 from f3core.sites import KINDS
 
 if TYPE_CHECKING:
+    from f3core.environment import Machine
     from f3core.evaluate import Timing
     from f3core.report import MacsChange, Report
 
@@ -72,6 +73,11 @@ def percent(before: float, after: float) -> str:
     if not before:
         return DASH
     return f"{100 * (after - before) / abs(before):+.1f} %".replace("-", "−")
+
+
+def plural(count: int, word: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def times(factor: float) -> str:
@@ -163,14 +169,20 @@ def headline(report: Report) -> str:
 
 def facts(report: Report) -> list[tuple[str, str]]:
     """Where, when and with what."""
-    m = report.machine
-    place = f"{m.cpu}, {m.cores} core{'s' * (m.cores != 1)}, {si(m.memory)}B memory, {m.gpu or 'no GPU'}, {m.system}"
+    model = f"{report.source} (adapter {report.plan.adapter})"
+    return place(model, report.spec, report.date, report.machine, report.versions)
+
+
+def place(model: str, spec: str, date: str, machine: Machine, versions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Where, when and with what something was measured, as two columns."""
+    m = machine
+    where = f"{m.cpu}, {plural(m.cores, 'core')}, {si(m.memory)}B memory, {m.gpu or 'no GPU'}, {m.system}"
     return [
-        ("Model", f"{report.source} (adapter {report.plan.adapter})"),
-        ("Spec", report.spec),
-        ("Date", report.date),
-        ("Machine", place),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+        ("Model", model),
+        ("Spec", spec),
+        ("Date", date),
+        ("Machine", where),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from f3core.scores import Array
 
@@ -25,20 +26,23 @@ def _ranks(values: Sequence[float] | Array) -> Array:
     return ranks
 
 
-def mean_sd(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and standard deviation (of this population: 0 for a single value). Raises `ValueError` for none."""
-    array = np.asarray(list(values), dtype=np.float64)
-    if not array.size:
-        raise ValueError("no value to average")
-    return float(array.mean()), float(array.std())
+class Figure(BaseModel):
+    """Mean and standard deviation (of these values as a whole: 0 for a single one), over seeds."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-def with_spread(values: Iterable[float], digits: int = 3, sign: str = "") -> str:
-    """``0.912 ± 0.013``: mean and standard deviation, which is left out for a single value.
+    mean: float
+    sd: float
 
-    ``sign``: "+" to show it always.
-    """
-    found = list(values)
-    mean, sd = mean_sd(found)
-    text = f"{mean:{sign}.{digits}g}".replace("-", "−")
-    return text if len(found) == 1 else f"{text} ± {sd:.2g}"
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Figure:
+        """Of one value a seed. Raises `ValueError` for none."""
+        array = np.asarray(list(values), dtype=np.float64)
+        if not array.size:
+            raise ValueError("no value to average")
+        return cls(mean=float(array.mean()), sd=float(array.std()))
+
+    def text(self, spread: bool, form: str = ".3g") -> str:
+        """``0.912 ± 0.01``, or without the ``spread`` the mean alone. ``form``: of the mean."""
+        mean = f"{self.mean:{form}}".replace("-", "−", 1) if self.mean < 0 else f"{self.mean:{form}}"
+        return f"{mean} ± {self.sd:.1g}" if spread else mean

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from f3core.environment import Machine
 from f3core.evaluate import PairedTiming
 from f3core.sites import AttentionKind, Removal
-from f3core.stats import mean_sd
+from f3core.stats import Figure
 
 
 class _Frozen(BaseModel):
@@ -38,13 +38,6 @@ class Outcome(_Frozen):
     damage: float = 0.0
     quality: dict[str, dict[str, float]]
     timing: PairedTiming | None = None
-
-
-class Figure(_Frozen):
-    """Mean and standard deviation over seeds."""
-
-    mean: float
-    sd: float
 
 
 class Pace(_Frozen):
@@ -81,8 +74,8 @@ class Row(_Frozen):
 
 class Sweep(_Frozen):
     """A whole sweep. ``rows``: the unpruned model, then every ratio of every target; ``outcomes``: the same, seed by
-    seed. ``clips`` of ``steps`` steps lie behind every figure; ``timed_clips`` were timed in one batch. ``removal``: what
-    the spec asks for; rows say what was done."""
+    seed. ``clips`` of ``steps`` steps lie behind every figure; ``timed_clips`` were timed in one batch. ``removal`` is
+    what the spec asks for; rows say what was done."""
 
     version: int = 1
     date: str
@@ -124,7 +117,7 @@ def _unpruned_pace(timings: Sequence[PairedTiming]) -> Pace | None:
 def _row(mine: Sequence[Outcome], unpruned: Pace | None) -> Row:
     first = mine[0]
     before, predicted, counted = (
-        mean_sd(getattr(o, name) for o in mine)[0] for name in ("macs_before", "macs_predicted", "macs_counted")
+        statistics.fmean(getattr(o, name) for o in mine) for name in ("macs_before", "macs_predicted", "macs_counted")
     )
     timing = next((o.timing for o in mine if o.timing), None)
     speedup = Pace(denoiser=1, end_to_end=1) if unpruned and first.target is None else None
@@ -139,23 +132,18 @@ def _row(mine: Sequence[Outcome], unpruned: Pace | None) -> Row:
         target=first.target,
         removal=" + ".join(dict.fromkeys(str(removal) for o in mine for removal in o.removals)),
         ratio=first.ratio,
-        pruned=mean_sd(len(o.pruned) for o in mine)[0],
+        pruned=statistics.fmean(len(o.pruned) for o in mine),
         units=first.units,
         macs_predicted=predicted,
         macs_counted=counted,
         macs_removed=1 - counted / before if before else 0.0,
-        parameters=mean_sd(o.parameters for o in mine)[0],
-        damage=_figure(o.damage for o in mine),
+        parameters=statistics.fmean(o.parameters for o in mine),
+        damage=Figure.of(o.damage for o in mine),
         quality={
-            metric: {name: _figure(o.quality[metric][name] for o in mine) for name in figures}
+            metric: {name: Figure.of(o.quality[metric][name] for o in mine) for name in figures}
             for metric, figures in first.quality.items()
         },
         seconds=seconds,
         speedup=speedup,
         predicted_speedup=before / predicted if predicted else float("inf"),
     )
-
-
-def _figure(values: Iterable[float]) -> Figure:
-    mean, sd = mean_sd(values)
-    return Figure(mean=mean, sd=sd)

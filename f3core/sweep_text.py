@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from f3core.report_text import markdown_table, seconds, si, times
+from f3core.report_text import markdown_table, place, plural, seconds, si, times
 
 if TYPE_CHECKING:
-    from f3core.sweep_rows import Figure, Row, Sweep
+    from f3core.sweep_rows import Row, Sweep
 
 Lines = tuple[list[str], list[list[str]]]
 """the head and the rows of a table"""
@@ -51,8 +51,8 @@ def quality(sweep: Sweep) -> Lines:
     lines = []
     for row in sweep.rows:
         figures = [row.quality[metric][name] for metric, name in names]
-        damage = "0" if row.target is None else _figure(row.damage, several)
-        lines.append([*_name(row), *(_figure(figure, several) for figure in figures), damage])
+        damage = "0" if row.target is None else row.damage.text(several)
+        lines.append([*_name(row), *(figure.text(several) for figure in figures), damage])
     return head, lines
 
 
@@ -64,24 +64,19 @@ def _label(metric: str, name: str) -> str:
     return name if name == metric else f"{metric}: {name}"
 
 
-def _figure(figure: Figure, several: bool) -> str:
-    text = f"{figure.mean:.3g}"
-    return f"{text} ± {figure.sd:.1g}" if several else text
-
-
 def headline(sweep: Sweep) -> str:
     """What was varied, and how the units were chosen."""
     targets = list(dict.fromkeys(str(row.target) for row in sweep.rows if row.target))
     ratios = list(dict.fromkeys(f"{row.ratio:g}" for row in sweep.rows if row.target))
     return (
-        f"{' and '.join(targets) or 'nothing'} pruned on axis {sweep.axis} at {_plural(len(ratios), 'ratio')}; units "
+        f"{' and '.join(targets) or 'nothing'} pruned on axis {sweep.axis} at {plural(len(ratios), 'ratio')}; units "
         f"chosen by method {sweep.method}, criterion {sweep.criterion}."
     )
 
 
 def notes(sweep: Sweep) -> Iterator[str]:
     """How the numbers came about."""
-    seeds = f"{_plural(len(sweep.seeds), 'seed')} ({', '.join(map(str, sweep.seeds))})"
+    seeds = f"{plural(len(sweep.seeds), 'seed')} ({', '.join(map(str, sweep.seeds))})"
     spread = "means ± standard deviations over seeds" if len(sweep.seeds) > 1 else "of one seed, so without a spread"
     others = [str(row.target) for row in sweep.rows if row.removal and str(sweep.removal) not in row.removal]
     if sweep.removal is not None and others:
@@ -94,14 +89,10 @@ def notes(sweep: Sweep) -> Iterator[str]:
     if sweep.timed_clips:
         pairs = next(len(o.timing.denoiser.before_runs) for o in sweep.outcomes if o.timing)
         yield (
-            f"Time: {_plural(sweep.timed_clips, 'clip')} at once, {_plural(pairs, 'interleaved pair')} of unpruned and "
+            f"Time: {plural(sweep.timed_clips, 'clip')} at once, {plural(pairs, 'interleaved pair')} of unpruned and "
             "pruned runs a variant, first seed. Speed-up is the median over pairs; seconds are those of one clip of "
             "the unpruned model (median) divided by it, so that a slow spell of the machine spares no variant."
         )
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def render(sweep: Sweep) -> RenderableType:
@@ -120,10 +111,7 @@ def render(sweep: Sweep) -> RenderableType:
 
 def to_markdown(sweep: Sweep) -> str:
     """The tables and the picture, and how they were made."""
-    m = sweep.machine
-    where = f"{m.cpu}, {m.cores} core{'s' * (m.cores != 1)}, {m.gpu or 'no GPU'}"
-    versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
-    facts = [("Model", sweep.source), ("Spec", sweep.spec), ("Date", sweep.date), ("Machine", where)]
+    facts = place(sweep.source, sweep.spec, sweep.date, sweep.machine, sweep.versions)
     parts = [
         f"# Sweep: {sweep.source}",
         headline(sweep),
@@ -136,6 +124,6 @@ def to_markdown(sweep: Sweep) -> str:
         "\n".join(f"- {note}" for note in notes(sweep)),
         "## Reproduce",
         f"```\n{sweep.command}\n```",
-        markdown_table(("", ""), [*facts, ("Versions", versions)]),
+        markdown_table(("", ""), facts),
     ]
     return "\n\n".join(parts) + "\n"

@@ -104,19 +104,6 @@ def test_one_site_of_one_kind_is_drawn(tmp_path: Path) -> None:
     assert pixels(tmp_path / "a.png", COLOURS[AttentionKind.SELF]) == 0
 
 
-def test_cross_attention_stands_beside_its_block(tmp_path: Path) -> None:
-    from f3core.figures import _blocks, _short
-
-    scores = make_scores([f"net.blocks.{i}.attn{j}" for i in range(3) for j in (1, 2)])
-    blocks = _blocks(scores, make_plan(scores, PruningAxis.LAYER, only="attn1"))
-    assert list(blocks.values()) == [[0, 1], [2, 3], [4, 5]]
-    assert _short(list(blocks)) == ["0", "1", "2"]
-    both = _blocks(scores, make_plan(scores, PruningAxis.LAYER))
-    assert len(both) == 6
-    assert _short(list(both))[:2] == ["0.attn1", "0.attn2"]
-    assert _short(["a.b", "a.very_long_name"]) == ["0", "1"]
-
-
 def test_no_scores_is_a_scores_error(tmp_path: Path) -> None:
     scores = make_scores(LAYERS)
     with pytest.raises(ScoresError):

@@ -23,9 +23,10 @@ def test_spearman_is_scipys(data: st.DataObject) -> None:
         assert found == pytest.approx(scipy_stats.spearmanr(first, second).statistic, abs=1e-12)
 
 
-def test_the_spread_is_left_out_for_a_single_value() -> None:
-    assert stats.mean_sd([1.0, 3.0]) == (2.0, 1.0)
-    assert stats.with_spread([0.91234]) == "0.912"
-    assert stats.with_spread([-1.0, -3.0], 2, "+") == "−2 ± 1"
+def test_a_figure_is_told_with_its_spread() -> None:
+    assert stats.Figure.of([1.0, 3.0]) == stats.Figure(mean=2, sd=1)
+    assert stats.Figure.of([0.91234]).text(spread=False) == "0.912"
+    assert stats.Figure.of([-1.0, -3.0]).text(True, "+.2f") == "−2.00 ± 1"
+    assert stats.Figure.of([1e-5, 3e-5]).text(True) == "2e-05 ± 1e-05"
     with pytest.raises(ValueError, match="no value"):
-        stats.mean_sd([])
+        stats.Figure.of([])
