@@ -113,6 +113,7 @@ class PlusAttention(Channel):
         super().__init__(config, layer)
         self.attn_distribution = nn.Parameter(torch.zeros(config.hidden))
         self.mixed = Mixed(self)
+        self.windows = windows(config, layer)
 
     @property
     def share(self) -> Tensor:
@@ -148,7 +149,7 @@ class PlusAttention(Channel):
 
     def _context(self, query: Tensor, key: Tensor, value: Tensor, text: list[Tensor], tokens: Tokens) -> Tensor:
         """Context of the frame tokens, [B, H, F·S, D], from theirs and the ``text`` keys and values, if any."""
-        groups = windows(self.config, self.layer)
+        groups = self.windows
         if len(groups) == len(groups[0]) == 1:
             q, k, v = (self._windowed(x, None) for x in (query, key, value))
             return self._group(q, k, v, text, tokens, 1).flatten(2, 3)

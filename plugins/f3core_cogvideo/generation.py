@@ -131,7 +131,8 @@ def interpolate_tokens(
 
     More frames than the model takes at once are filled in stretch by stretch, each beginning with the frame that ends
     the one before; applied again and again this makes 5, 9, 17, 33 frames. ``replay`` ends every stretch with one
-    uncached pass over it. Raises `ModelError` for a stage 1 model, and for fewer than two frames.
+    uncached pass over it, but for a shorter last one. Raises `ModelError` for a stage 1 model and for fewer than two
+    frames.
     """
     config, sampling = model.config, sampling or Sampling()
     if config.stage != 2:
@@ -146,7 +147,9 @@ def interpolate_tokens(
     clip[:, ::2] = given
     for start in range(0, count - 1, stretch):
         end = min(start + stretch, count - 1)
-        part = _fill(run, given[:, start : end + 1], draws[:, start:end], replay)
+        part = _fill(
+            run, given[:, start : end + 1], draws[:, start:end], replay and end - start == min(stretch, count - 1)
+        )
         clip[:, 2 * start : 2 * end + 1] = part
     return clip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +75,8 @@ class CogVideoTransformer(nn.Module):
     def __init__(self, config: CogVideoConfig) -> None:
         super().__init__()
         self.config = config
+        self.recorded: Mapping[str, Any] | None = None
+        """the plan by which it was pruned, as ``config.json`` carries it"""
         self.transformer = Transformer(config)
         self.register_load_state_dict_pre_hook(_rename)
         for name, parameter in self.named_parameters():
@@ -92,6 +96,19 @@ class CogVideoTransformer(nn.Module):
     def published_state_dict(self) -> dict[str, Tensor]:
         """The parameters under their published names."""
         return to_published_names(self.state_dict())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write sizes, plan and weights."""
+        from f3core_cogvideo.folder import save_transformer
+
+        save_transformer(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, dtype: torch.dtype | None = None) -> CogVideoTransformer:
+        """What `save_pretrained` wrote, pruned if that was. Raises `ModelError`."""
+        from f3core_cogvideo.folder import load_transformer
+
+        return load_transformer(Path(folder), dtype=dtype)
 
     def usual_positions(self, batch: int, length: int) -> Tensor:
         """Int64 [batch, length]: text from 0, frame tokens from `FRAME_START` on."""

@@ -1,0 +1,32 @@
+"""The CogVideo adapter under the contract: both stages, with and without windows."""
+
+from __future__ import annotations
+
+import tiny_cogvideo
+from f3core_cogvideo.adapter import CogVideoAdapter
+from torch import nn
+
+from f3core.testing import AdapterContract
+
+
+class TestStage1(AdapterContract):
+    adapter = CogVideoAdapter()
+    timesteps = False
+
+    def build(self) -> nn.Module:
+        return tiny_cogvideo.transformer(text=7, tokens=24, frames=3, layers=2)
+
+
+class TestStage2(AdapterContract):
+    adapter = CogVideoAdapter()
+    timesteps = False
+
+    def build(self) -> nn.Module:
+        return tiny_cogvideo.transformer(text=7, tokens=24, frames=3, layers=2, stage=2)
+
+
+class TestStage2Windows(TestStage2):
+    height, width = 2, 8  # only their product counts: the frames are 4 x 4
+
+    def build(self) -> nn.Module:
+        return tiny_cogvideo.transformer(text=7, tokens=16, frames=3, layers=2, stage=2, window=3)
