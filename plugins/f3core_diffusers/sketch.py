@@ -22,19 +22,28 @@ LatentSize = Callable[[str, Mapping[str, Any]], tuple[int, int, int]]
 
 
 def sketch(
-    adapter: DiffusersAdapter, source: str, latent_size: LatentSize, *, steps: int, call: Mapping[str, Any]
+    adapter: DiffusersAdapter,
+    source: str,
+    latent_size: LatentSize,
+    *,
+    steps: int,
+    call: Mapping[str, Any],
+    pipeline_class: Any = None,
+    scheduler_class: Any = None,
 ) -> Sketch:
-    """Arguments that ``call`` leaves out are the pipeline's own defaults.
+    """Arguments that ``call`` leaves out are the pipeline's own defaults. The classes are those that the source names,
+    unless the adapter loads it with others.
 
     Raises `ModelError` when the configs cannot be had.
     """
     try:
         index = DiffusionPipeline.load_config(source)
-        scheduler = _class_of(*index["scheduler"]).from_pretrained(source, subfolder="scheduler")
+        scheduler_class = scheduler_class or _class_of(*index["scheduler"])
+        scheduler = scheduler_class.from_config(scheduler_class.load_config(source, subfolder="scheduler"))
         denoisers = adapter.skeletons(source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{source}: its configs could not be read: {error}") from error
-    given = {**_defaults(_pipeline_class(index)), **call}
+    given = {**_defaults(pipeline_class or _pipeline_class(index)), **call}
     frames, height, width = latent_size(source, given)
     scheduler.set_timesteps(steps)
     levels = tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
