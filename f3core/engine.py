@@ -112,7 +112,7 @@ def plan_only(
 def plan_without_weights(file: SpecFile, ratios: Sequence[float] | None = None) -> list[tuple[PruningPlan, MacsChange]]:
     """Plans at the spec's ratio, or at several, and their MACs of one clip, from the model's configs alone."""
     job = resolve(file, installed(), check_output=False)
-    return sketch_plans(job, _adapter_for_source(job), ratios or [file.spec.prune.ratio])
+    return sketch_plans(job, adapter_for_source(job), ratios or [file.spec.prune.ratio])
 
 
 def score_only(
@@ -162,7 +162,7 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     spec = job.file.spec.model
     listener("Loading the model", 0, 1)
     if pipeline is None:
-        adapter = _adapter_for_source(job)
+        adapter = adapter_for_source(job)
         device = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise job.file.error(("model", "device"), f"{device} is asked for, but torch sees no CUDA device")
@@ -187,7 +187,7 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
 
 def sites_of(job: Job) -> tuple[AttentionSite, ...]:
     """Every attention site of the job's model, without its weights where the adapter can do that."""
-    adapter = _adapter_for_source(job)
+    adapter = adapter_for_source(job)
     denoisers = adapter.skeletons(job.source)
     return tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
 
@@ -244,7 +244,7 @@ def inputs_of(job: Job, model: Model) -> Inputs:
 # --- helpers --------------------------------------------------------------------------------------------------------
 
 
-def _adapter_for_source(job: Job) -> Adapter:
+def adapter_for_source(job: Job) -> Adapter:
     if job.adapter is not None:
         adapter: Adapter = job.registry.make("adapter", job.adapter.name)
         return adapter
