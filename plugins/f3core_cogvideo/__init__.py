@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from f3core.hookspecs import AdapterEntry, hookimpl
+from f3core.hookspecs import AdapterEntry, SourceEntry, hookimpl
 from f3core.sites import AttentionKind, PruningAxis, Removal
 
 _EXPORTS = {
@@ -40,6 +40,12 @@ def f3core_adapters() -> list[AdapterEntry]:
             },
         ),
     ]
+
+
+@hookimpl
+def f3core_sources() -> list[SourceEntry]:
+    folder = Path(__file__).resolve().parent / "sizes" / "stage-1"
+    return [SourceEntry("cogvideo:stage-1", str(folder), "the published sizes without weights, for f3core plan")]
 
 
 @hookimpl
