@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from f3core.hookspecs import AdapterEntry, hookimpl
+from f3core.hookspecs import AdapterEntry, SourceEntry, hookimpl
 from f3core.sites import AttentionKind, PruningAxis, Removal
 
 _HOMES = {
@@ -40,6 +40,12 @@ def f3core_adapters() -> list[AdapterEntry]:
             },
         ),
     ]
+
+
+@hookimpl
+def f3core_sources() -> list[SourceEntry]:
+    folder = Path(__file__).resolve().parent / "sizes" / "sd-1.4"
+    return [SourceEntry("tune-a-video:sd-1.4", str(folder), "the published sizes without weights, for f3core plan")]
 
 
 @hookimpl

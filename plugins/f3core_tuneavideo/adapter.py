@@ -11,25 +11,48 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler
 from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.pruned import pruned_model_class
+from f3core_diffusers.sketch import sketch
 from torch import nn
 
 import f3core_tuneavideo
+from f3core.adapter import Sketch
 from f3core.clock import Gate
 from f3core.errors import ProbeError
 from f3core.segments import argument, text_tokens
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_tuneavideo.blocks import ClipTransformerBlock
 from f3core_tuneavideo.folding import value_only
+from f3core_tuneavideo.loading import load_pipeline, load_skeleton
+from f3core_tuneavideo.pipeline import TuneAVideoPipeline
 from f3core_tuneavideo.restrictions import not_own_frame, own_frame
+from f3core_tuneavideo.unet import TuneAVideoUNet
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
+
+
+def _latent_size(source: str, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    blocks = AutoencoderKL.load_config(source, subfolder="vae")["block_out_channels"]
+    usual = TuneAVideoUNet.load_config(source, subfolder="unet").get("sample_size", 64)
+    height, width = (size // 2 ** (len(blocks) - 1) if size else usual for size in (call["height"], call["width"]))
+    return call["video_length"], height, width
 
 
 class TuneAVideoAdapter(DiffusersAdapter):
     name = "tune-a-video"
     components = ("unet",)
+
+    def _open(self, source: str, dtype: torch.dtype) -> Any:
+        return load_pipeline(source, dtype=dtype)
+
+    def skeletons(self, source: str) -> dict[str, nn.Module]:
+        return {"unet": load_skeleton(source)}
+
+    def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
+        classes = {"pipeline_class": TuneAVideoPipeline, "scheduler_class": DDIMScheduler}
+        return sketch(self, source, _latent_size, steps=steps, call=call, **classes)
 
     def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
         return pruned_model_class(denoiser_class, f3core_tuneavideo.__name__)
