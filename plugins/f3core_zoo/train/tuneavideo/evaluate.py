@@ -1,0 +1,107 @@
+"""Puts the trained parts together as a Tune-A-Video folder, generates with it as a user would, and asks the judge."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from f3core_tuneavideo import TuneAVideoPipeline, load_pipeline
+from torch import Tensor
+
+from ... import digits
+from ...judge import frechet_video, text_accuracy
+from ..common import Workplace
+from . import diffusion, loop, text, video
+from .vae import FRAMES, MODEL_DIR
+
+CALL: dict[str, Any] = {
+    "video_length": FRAMES,
+    "height": digits.SIZE,
+    "width": digits.SIZE,
+    "guidance_scale": 3.0,
+}
+STEPS = 25
+BATCH = 16
+GENERATION_SEED = 1_000
+
+
+def assemble(work: Workplace) -> int:
+    """Write the last checkpoint as a complete model folder; returns the training step it is from."""
+    model = video.build()
+    step = loop.load_average(work, video.CHECKPOINT, model)
+    pipeline = TuneAVideoPipeline(
+        vae=AutoencoderKL.from_pretrained(MODEL_DIR / "vae").half(),
+        # The text encoder stays in single precision: loaders keep its stored type, and half is slow on a CPU.
+        text_encoder=model.encoder,
+        tokenizer=text.build_tokenizer(),
+        unet=model.unet.to(memory_format=torch.contiguous_format).half(),
+        scheduler=diffusion.scheduler(),
+    )
+    pipeline.save_pretrained(MODEL_DIR)
+    _forget_paths()
+    _name_tokenizer_for_all()
+    (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": CALL}, indent=2) + "\n")  # steps are a spec's to say
+    return step
+
+
+def _forget_paths() -> None:
+    """Take out of the configs where on this machine the parts were loaded from."""
+    for path in MODEL_DIR.glob("*/config.json"):
+        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _name_tokenizer_for_all() -> None:
+    """Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own."""
+    for path in (MODEL_DIR / "model_index.json", MODEL_DIR / "tokenizer" / "tokenizer_config.json"):
+        path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+
+
+def generate(pipeline: TuneAVideoPipeline, prompts: list[str], seed: int = GENERATION_SEED, **call: Any) -> Tensor:
+    """Clips [B, 8, 3, 16, 16] in [0, 1]. Noise of clip i depends on `seed` and i alone; `call` overrides `CALL`."""
+    pipeline.set_progress_bar_config(disable=True)
+    defaults = {"num_inference_steps": STEPS, **CALL}
+    clips = []
+    for start in range(0, len(prompts), BATCH):
+        part = prompts[start : start + BATCH]
+        generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
+        clips.append(pipeline(part, generator=generators, output_type="pt", **{**defaults, **call}).frames)
+    return torch.cat(clips)
+
+
+def as_the_judge_sees(clips: Tensor) -> Tensor:
+    """Clips [B, 8, ...] as [B, 21, ...], frames held: the judge learnt its sense of motion at that length."""
+    return clips[:, torch.linspace(0, clips.shape[1] - 1, digits.FRAMES).round().long()]
+
+
+def evaluate(
+    work: Workplace,
+    count: int = 240,
+    guidance: Iterable[float] = (CALL["guidance_scale"],),
+    steps: Iterable[int] = (STEPS,),
+    rebuild: bool = True,
+) -> None:
+    """Print accuracy, Frechet distance and time of `count` generated clips, for each guidance scale and step count."""
+    if rebuild:
+        print(f"weights of step {assemble(work)}")
+    pipeline = load_pipeline(str(MODEL_DIR))
+    prompts = digits.prompts(count, seed=0)
+    for number in steps:
+        for scale in guidance:
+            began = time.perf_counter()
+            clips = generate(pipeline, prompts, guidance_scale=scale, num_inference_steps=number)
+            seconds = (time.perf_counter() - began) / count
+            print(f"{number} steps, guidance {scale}: {_figures(clips, prompts)}, {seconds:.3f} s a clip", flush=True)
+    real = digits.render(prompts, seed=4, split="held_out", frames=FRAMES)
+    print(f"real held-out clips: {_figures(real, prompts)}")
+
+
+def _figures(clips: Tensor, prompts: list[str]) -> str:
+    seen = as_the_judge_sees(clips)
+    shares = {name: round(value, 3) for name, value in asdict(text_accuracy(seen, prompts)).items()}
+    return f"{shares} frechet {frechet_video(seen, prompts):.3f}"
