@@ -43,10 +43,7 @@ def foreign(folder: Path, unet: nn.Module, pipeline: str, entry: list[str]) -> P
         "vae": (made.vae, ["diffusers", "AutoencoderKL"]),
         "text_encoder": (made.text_encoder, ["transformers", "CLIPTextModel"]),
         "tokenizer": (words, ["transformers", "CLIPTokenizer"]),
-        "scheduler": (
-            PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True),
-            ["diffusers", "PNDMScheduler"],
-        ),
+        "scheduler": (other, ["diffusers", "PNDMScheduler"]),
         "unet": (unet, entry),
     }
     for name, (part, _) in parts.items():
