@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class CogVideoPipeline:
     ) -> CogVideoPipeline:
         """Load what `save_pretrained` wrote; ``dtype`` float32 when None. Raises `ModelError`."""
         folder, dtype = Path(folder).expanduser(), dtype or torch.float32
-        names = components_of(folder)
+        names = components_of(folder, set(_KINDS) - {"transformer_2"})
         parts: dict[str, Any] = {}
         try:
             parts["vq"] = VQModel.from_pretrained(folder / "vq", torch_dtype=dtype)
@@ -170,8 +170,11 @@ class CogVideoPipeline:
         return torch.stack(clips)
 
 
-def components_of(folder: Path) -> set[str]:
-    """Names of the components that a pipeline folder holds. Raises `ModelError` for any other folder."""
+def components_of(folder: Path, needed: Iterable[str]) -> set[str]:
+    """Names of the components that a pipeline folder holds, ``needed`` among them.
+
+    Raises `ModelError` for any other folder.
+    """
     if not folder.is_dir():
         raise ModelError(f"{folder} is no folder")
     if not (folder / INDEX).is_file():
@@ -180,7 +183,7 @@ def components_of(folder: Path) -> set[str]:
     if index.get("_class_name") != CLASS:
         raise ModelError(f"{folder} holds a {index.get('_class_name')}, not a {CLASS}")
     names = {name for name in _KINDS if index.get(name)}
-    for name in set(_KINDS) - {"transformer_2"} | names:
+    for name in sorted({*needed, *names}):
         if name not in names or not (folder / name).is_dir():
             raise ModelError(f"{folder}: component {name!r} is missing")
     return names
@@ -188,5 +191,5 @@ def components_of(folder: Path) -> set[str]:
 
 def skeletons(folder: Path) -> dict[str, CogVideoTransformer]:
     """The transformers of a pipeline folder on the meta device. Raises `ModelError`."""
-    names = components_of(folder)
+    names = components_of(folder, ["transformer"])
     return {name: skeleton(folder / name) for name in TRANSFORMERS if name in names}
