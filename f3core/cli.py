@@ -215,6 +215,7 @@ def show_report(
 
 app.command("rank-study")(cli_studies.rank_study)
 app.command()(cli_studies.sweep)
+app.command()(cli_studies.attention)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

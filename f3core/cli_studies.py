@@ -64,6 +64,26 @@ def sweep(
     say(quiet or as_json, f"written to {output or file.spec.output} (sweep.md, sweep.json, curve.png, scores/)")
 
 
+def attention(
+    spec: SpecArg,
+    seeds: Seeds = None,
+    output: Output = None,
+    overrides: Override = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model and draw its cross, self and temporal attention over layers or steps, and between frames."""
+    file = load(spec, [*(overrides or ()), *_section(seeds=seeds)])
+    from f3core import attention_study, attention_text
+    from f3core.progress import listening
+
+    with listening(quiet or as_json) as listener:
+        found = attention_study.attention(file, output=output, resume=resume, listener=listener)
+    show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: attention_text.render(found))
+    say(quiet or as_json, f"written to {output or file.spec.output} (attention.png, .md, .json, scores/)")
+
+
 def _section(**given: str | None) -> list[str]:
     """Options as overrides of the sweep section, so that they are checked, recorded and repeated as those are."""
     return [f"sweep.{name}=[{text}]" for name, text in given.items() if text is not None]

@@ -64,7 +64,7 @@ def draw(sweep: Sweep, path: Path) -> None:
 
 def _title(sweep: Sweep) -> str:
     seeds = f"mean ± sd over {len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else "one seed"
-    return f"Pruned share of units (axis {sweep.axis}) against quality; {sweep.clips} clips, {seeds}"
+    return f"Quality against cost, by share of units pruned (axis {sweep.axis}); {sweep.clips} clips, {seeds}"
 
 
 def _measures(sweep: Sweep) -> list[_Measure]:
@@ -88,6 +88,8 @@ def _measures(sweep: Sweep) -> list[_Measure]:
 
 
 def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measure: _Measure) -> None:
+    from matplotlib.patheffects import withStroke
+
     unpruned, *others = sweep.rows
     start, at = where(unpruned), measure.of(unpruned)
     targets = list(dict.fromkeys(row.target for row in others if row.target))
@@ -121,6 +123,8 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
                 textcoords="offset points",
                 fontsize=8,
                 color=COLOURS[target],
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                zorder=5,
             )
     if start is not None:
         axes.plot([start], [at.mean], marker="D", color=INK, markersize=6, linestyle="", label="unpruned", zorder=4)

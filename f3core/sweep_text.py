@@ -25,8 +25,9 @@ def cost(sweep: Sweep) -> Lines:
     rows = []
     for row in sweep.rows:
         units = f"{row.pruned:g} of {row.units}" if row.target else ""
-        macs = [si(row.macs_counted), si(row.macs_predicted), f"{100 * row.macs_removed:.1f} %"]
-        rows.append([*_name(row), row.removal, units, *macs, si(row.parameters)])
+        counted, predicted, size = (si(n).strip() for n in (row.macs_counted, row.macs_predicted, row.parameters))
+        removed = f"{100 * row.macs_removed:.1f} %"
+        rows.append([*_name(row), row.removal, units, counted, predicted, removed, size])
     return head, rows
 
 
@@ -46,7 +47,12 @@ def quality(sweep: Sweep) -> Lines:
     first = sweep.rows[0].quality
     names = [(metric, name) for metric, figures in first.items() for name in figures]
     arrows = {metric: "↑" if better else "↓" for metric, better in sweep.higher_is_better.items()}
-    head = ["pruned", "ratio", *(f"{_label(metric, name)} {arrows[metric]}" for metric, name in names), "damage ↓"]
+    head = [
+        "pruned",
+        "ratio",
+        *(f"{_label(sweep, metric, name)} {arrows[metric]}" for metric, name in names),
+        "damage ↓",
+    ]
     several = len(sweep.seeds) > 1
     lines = []
     for row in sweep.rows:
@@ -60,8 +66,10 @@ def _name(row: Row) -> list[str]:
     return [str(row.target), f"{row.ratio:g}"] if row.target else ["none", "0"]
 
 
-def _label(metric: str, name: str) -> str:
-    return name if name == metric else f"{metric}: {name}"
+def _label(sweep: Sweep, metric: str, name: str) -> str:
+    """The figure's name, with its metric's where two have one of that name."""
+    known = [other for figures in sweep.rows[0].quality.values() for other in figures]
+    return name if known.count(name) == 1 else f"{metric}: {name}"
 
 
 def headline(sweep: Sweep) -> str:
@@ -76,22 +84,25 @@ def headline(sweep: Sweep) -> str:
 
 def notes(sweep: Sweep) -> Iterator[str]:
     """How the numbers came about."""
-    seeds = f"{plural(len(sweep.seeds), 'seed')} ({', '.join(map(str, sweep.seeds))})"
-    spread = "means ± standard deviations over seeds" if len(sweep.seeds) > 1 else "of one seed, so without a spread"
+    many = len(sweep.seeds) > 1
+    over = f"means ± standard deviations over seeds {', '.join(map(str, sweep.seeds))}" if many else "one seed"
     others = [str(row.target) for row in sweep.rows if row.removal and str(sweep.removal) not in row.removal]
     if sweep.removal is not None and others:
         yield f"The spec asks for {sweep.removal}, which {' and '.join(dict.fromkeys(others))} cannot do: see by."
     yield (
-        f"Quality: {sweep.clips} clips of {sweep.steps} steps in each of {seeds}, {spread}; all variants of a seed "
-        "meet the same prompts and noise. Damage is the mean squared error to the unpruned model's clips."
+        f"Quality: {plural(sweep.clips, 'clip')} of {sweep.steps} steps, {over}; all variants of a seed meet the same "
+        "prompts and noise. Damage is the mean squared error to the unpruned model's clips."
     )
+    for metric, figures in sweep.rows[0].quality.items():
+        if list(figures) != [metric]:
+            yield f"{metric} gives {', '.join(figures)}."
     yield "MACs: of one clip, all calibrated steps, denoisers only. By MACs: the speed-up if time went with them."
     if sweep.timed_clips:
         pairs = next(len(o.timing.denoiser.before_runs) for o in sweep.outcomes if o.timing)
         yield (
             f"Time: {plural(sweep.timed_clips, 'clip')} at once, {plural(pairs, 'interleaved pair')} of unpruned and "
             "pruned runs a variant, first seed. Speed-up is the median over pairs; seconds are those of one clip of "
-            "the unpruned model (median) divided by it, so that a slow spell of the machine spares no variant."
+            "the unpruned model (median) divided by it, so a slow spell of the machine counts against none of them."
         )
 
 
