@@ -49,8 +49,8 @@ class CogVideoConfig:
             raise ModelError(f"stage {self.stage}: there are stages 1 and 2")
         if not 0 < self.image_vocab <= self.vocab:
             raise ModelError(f"image_vocab {self.image_vocab} must be between 1 and vocab {self.vocab}")
-        if self.window != -1 and (self.window < 1 or self.side**2 != self.tokens):
-            raise ModelError(f"window {self.window} needs square frames and a positive side (or -1 for none)")
+        if self.window != -1 and (self.window < 1 or self.side**2 != self.tokens or self.side % self.window):
+            raise ModelError(f"window {self.window} must divide the side of square frames (or be -1 for none)")
 
     @property
     def text(self) -> int:

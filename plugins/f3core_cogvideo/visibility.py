@@ -58,7 +58,7 @@ def windows(config: CogVideoConfig, layer: int) -> tuple[tuple[tuple[int, ...], 
     A shifted window that wraps around the frame counts as the pieces that lie together in the picture: these do not
     see each other. Without windows there is one group of one window, the frame.
     """
-    if config.window == -1 or config.window >= config.side:
+    if config.window in (-1, config.side):
         return ((tuple(range(config.tokens)),),)
     shift = config.window // 2 if layer % 2 else 0
     bands = _bands(config.side, config.window, shift)

@@ -23,4 +23,6 @@ class TestStage2(AdapterContract):
     height, width = 2, 8  # only their product counts: the frames are 4 x 4
 
     def build(self) -> nn.Module:
-        return tiny_cogvideo.transformer(text=7, tokens=16, frames=3, layers=2, stage=2, window=3)
+        return tiny_cogvideo.transformer(text=7, tokens=16, frames=3, layers=2, stage=2, window=2)
+
+    test_compiles_wherever_the_unpruned_model_does = None  # type: ignore[assignment] # as stage 1 does; it takes long

@@ -81,5 +81,5 @@ def pipeline(stage_2: bool = False, layers: int = 2) -> CogVideoPipeline:
         sample_size=6,
     ).eval()
     nn.init.normal_(vq.quantize.embedding.weight)
-    second = transformer(stage=2, window=2, **sizes) if stage_2 else None
+    second = transformer(stage=2, window=1, **sizes) if stage_2 else None
     return CogVideoPipeline(transformer(**sizes), vq, tokenizer(), second)

@@ -1,0 +1,124 @@
+"""The adapter beyond the contract: what is watched, what is planned, and the whole line from spec to pruned folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_cogvideo
+import torch
+from f3core_cogvideo import CogVideoPipeline
+from f3core_cogvideo.adapter import CogVideoAdapter
+
+import f3core
+from f3core.calibration import calibrate, capture_inputs
+from f3core.errors import ModelError, PlanError, ProbeError
+from f3core.registry import installed
+from f3core.sites import AttentionCall, AttentionKind, Layout, Removal
+from f3core.surgery import Pruned
+
+ADAPTER = CogVideoAdapter()
+PROMPTS = ["a red cat runs left", "a dog", "a green dog sleeps"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cogvideo")
+    tiny_cogvideo.pipeline(stage_2=True).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("prune", [{"axis": "layer"}, {"removal": "drop", "criterion": "drift"}], ids=str)
+def test_apply_predicts_what_it_counts_and_saves_what_it_holds(
+    folder: Path, tmp_path: Path, prune: dict[str, Any]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    (tmp_path / "spec.yaml").write_text(
+        f"version: 1\nmodel: {{source: {folder}}}\n"
+        f"calibrate: {{prompts: {tmp_path / 'prompts.txt'}, num_prompts: 3, steps: 1, batch_size: 2}}\n"
+        f"prune: {json.dumps(prune)}\nevaluate: {{num_clips: 1, timing_pairs: 0}}\noutput: {tmp_path / 'run'}\n"
+    )
+    result = f3core.apply(tmp_path / "spec.yaml")
+    generation = result.report.generation
+    assert generation.predicted.total == generation.counted.total < generation.before.total
+    loaded = CogVideoPipeline.from_pretrained(result.folder / "model")
+    assert isinstance(loaded.transformer, Pruned)
+    assert loaded.transformer.f3_plan == result.plan
+    assert torch.equal(loaded(PROMPTS, seeds=[1, 2, 3]), result.pipeline(PROMPTS, seeds=[1, 2, 3]))
+
+
+def test_a_generation_is_watched_once_by_pass_and_branch() -> None:
+    pipe = tiny_cogvideo.pipeline(stage_2=True)
+    target = AttentionKind.TEMPORAL
+    scores = calibrate(ADAPTER, pipe, PROMPTS, steps=9, seed=0, call={}, target=target, batch_size=3)
+    assert scores.header.levels == (0.0,)
+    assert scores.header.passes == {"transformer": (2,), "transformer_2": (4,)}  # both branches; two stretches
+    assert not pipe.replay
+
+
+def test_costs_are_counted_on_the_pass_that_is_watched() -> None:
+    pipe = tiny_cogvideo.pipeline()
+    inputs = capture_inputs(ADAPTER, pipe, PROMPTS[0], {})
+    assert inputs["transformer"]["as_generated"] is True
+    assert inputs["transformer"]["input_ids"].shape == (1, 5 + 3 * 9)
+
+
+@pytest.mark.parametrize("call", [{}, {"interpolations": 2}, {"guidance_scale": 1.0}])
+def test_sketch_agrees_with_a_generation(folder: Path, call: dict[str, Any]) -> None:
+    sketch = ADAPTER.sketch(str(folder), steps=1, call=call)
+    pipe = CogVideoPipeline.from_pretrained(folder)
+    target = AttentionKind.TEMPORAL
+    scores = calibrate(ADAPTER, pipe, PROMPTS[:1], steps=1, seed=0, call=call, target=target)
+    assert sketch.rows == scores.header.passes
+    assert sketch.levels == scores.header.levels
+    seen = capture_inputs(ADAPTER, pipe, PROMPTS[0], call)
+    for name, inputs in sketch.inputs.items():
+        assert inputs["input_ids"].is_meta
+        assert inputs["input_ids"].shape == seen[name]["input_ids"].shape
+
+
+def test_steps_that_a_later_pass_repeats_have_no_layout() -> None:
+    model = tiny_cogvideo.transformer()
+    inputs = tiny_cogvideo.sequence(model)
+    assert ADAPTER.layout(model, (), inputs) == Layout(2, 5, 9, 5)
+    assert ADAPTER.layout(model, (), {**inputs, "temporal": False}) is None
+    assert ADAPTER.layout(model, (), {**inputs, "cache": object()}) is None
+    assert ADAPTER.layout(model, (inputs["input_ids"][:, :5],), {}) is None
+
+
+def test_a_second_pipeline_shares_the_rest() -> None:
+    pipe = tiny_cogvideo.pipeline(stage_2=True)
+    other = tiny_cogvideo.pipeline(stage_2=True).transformer
+    made = ADAPTER.with_denoisers(pipe, {"transformer": other})
+    assert made.transformer is other
+    assert (made.vq, made.tokenizer, made.transformer_2) == (pipe.vq, pipe.tokenizer, pipe.transformer_2)
+
+
+def test_registry_knows_the_folder(folder: Path) -> None:
+    assert installed().denoiser_classes(str(folder)) == dict.fromkeys(
+        ("transformer", "transformer_2"), "CogVideoTransformer"
+    )
+    assert list(ADAPTER.skeletons(str(folder))) == ["transformer", "transformer_2"]
+
+
+def test_calls_that_the_spec_decides_or_nobody_knows_are_refused() -> None:
+    pipe = tiny_cogvideo.pipeline()
+    with pytest.raises(ModelError, match="must not set replay, seeds"):
+        ADAPTER.generate(pipe, ["a"], steps=1, seeds=[1], call={"seeds": [1], "replay": True})
+    with pytest.raises(ModelError, match="unexpected keyword argument 'guidance'"):
+        ADAPTER.generate(pipe, ["a"], steps=1, seeds=[1], call={"guidance": 1})
+
+
+def test_what_the_model_cannot_do_is_named() -> None:
+    model = tiny_cogvideo.transformer()
+    site = ADAPTER.sites(model, "transformer")[0]
+    with pytest.raises(ModelError, match="takes 5 text tokens and 1 to 5 frames of 9 tokens"):
+        ADAPTER.example_inputs(model, frames=6, height=3, width=3)
+    with pytest.raises(PlanError, match="cannot lose SA by mask"):
+        ADAPTER.restrict(model, site, AttentionKind.SELF, Removal.MASK, None)  # type: ignore[arg-type]
+    with pytest.raises(ProbeError, match="makes no attention call like"):
+        ADAPTER.segments(site, Layout(2, 5, 9, 5), AttentionCall(2, 2, 4, 9, 9))
+    with pytest.raises(ProbeError, match="makes no attention call like"):
+        ADAPTER.segments(site, Layout(2, 5, 9, 5), AttentionCall(1, 10, 4, 9, 9))

@@ -1,0 +1,106 @@
+"""The transformer against the plain computation, at any size and however it is pruned."""
+
+from __future__ import annotations
+
+import dense
+import pytest
+import tiny_cogvideo
+import torch
+from f3core_cogvideo.model import CogVideoTransformer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import models
+
+from f3core.attention import Bypass
+from f3core.errors import ModelError
+
+
+@settings(deadline=None, max_examples=40)
+@given(models(), st.booleans())
+@torch.no_grad()
+def test_logits_are_those_of_the_plain_computation(model: CogVideoTransformer, temporal: bool) -> None:
+    inputs = tiny_cogvideo.sequence(model)
+    off = model(**inputs, temporal=temporal) - dense.logits(model, inputs, temporal=temporal)
+    assert off.abs().max() < 1e-4
+
+
+@settings(deadline=None, max_examples=20)
+@given(models(stage=1), st.data())
+@torch.no_grad()
+def test_a_sequence_cut_short_has_the_same_logits(model: CogVideoTransformer, data: st.DataObject) -> None:
+    inputs = tiny_cogvideo.sequence(model)
+    length = data.draw(st.integers(model.config.text, model.config.layout[2]))
+    short = model(inputs["input_ids"][:, :length], inputs["position_ids"][:, :length], inputs["text_mask"])
+    assert (short - model(**inputs)[:, :length]).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_as_generated_predicts_the_first_frame_without_the_temporal_channel() -> None:
+    model = tiny_cogvideo.transformer()
+    inputs = tiny_cogvideo.sequence(model)
+    text, first = model.config.layout[:2]
+    whole, replayed = model(**inputs), model(**inputs, as_generated=True)
+    alone = model(**{**inputs, **{k: inputs[k][:, :first] for k in ("input_ids", "position_ids")}}, temporal=False)
+    assert torch.equal(replayed[:, text - 1 : first - 1], alone[:, text - 1 : first - 1])
+    assert torch.equal(replayed[:, first - 1 :], whole[:, first - 1 :])
+    assert not torch.allclose(alone[:, text:], whole[:, text:first])
+
+
+@torch.no_grad()
+def test_stage_2_generates_as_it_runs() -> None:
+    model = tiny_cogvideo.transformer(stage=2)
+    inputs = tiny_cogvideo.sequence(model)
+    assert torch.equal(model(**inputs, as_generated=True), model(**inputs))
+
+
+def test_a_replaced_temporal_channel_leaves_the_base_channel_and_trains() -> None:
+    model = tiny_cogvideo.transformer()
+    inputs = tiny_cogvideo.sequence(model)
+    alone = model(**inputs, temporal=False)
+    for layer in model.transformer.layers:
+        layer.attention_plus = Bypass()
+    out = model.train()(**inputs)
+    assert torch.equal(out, alone)
+    out.square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_every_parameter_learns() -> None:
+    for window, stage in ((-1, 1), (2, 2)):
+        model = tiny_cogvideo.transformer(stage=stage, window=window, tokens=16)
+        model(**tiny_cogvideo.sequence(model)).square().sum().backward()
+        assert all(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+
+
+def test_text_that_is_all_padding_still_has_an_output() -> None:
+    model = tiny_cogvideo.transformer()
+    inputs = tiny_cogvideo.sequence(model)
+    inputs["text_mask"][1] = 0
+    assert model(**inputs).isfinite().all()
+
+
+def test_padding_is_not_seen() -> None:
+    model = tiny_cogvideo.transformer()
+    inputs = tiny_cogvideo.sequence(model)
+    before = model(**inputs)
+    inputs["input_ids"][1, :2] = 7
+    text = model.config.text
+    assert torch.equal(model(**inputs)[1, text:], before[1, text:])
+
+
+@pytest.mark.parametrize(("stage", "length"), [(1, 4), (1, 51), (2, 49), (2, 6)])
+def test_other_lengths_are_refused(stage: int, length: int) -> None:
+    model = tiny_cogvideo.transformer(stage=stage)
+    ids = torch.zeros(1, length, dtype=torch.long)
+    with pytest.raises(ModelError, match=f"{length} tokens are no text of 5 and up to 5 frames of 9"):
+        model(ids, ids, torch.ones(1, 1, 1, 5))
+
+
+def test_half_precision_and_other_devices_are_left_to_the_caller() -> None:
+    model = tiny_cogvideo.transformer().to(torch.bfloat16)
+    assert model(**tiny_cogvideo.sequence(model)).dtype is model.dtype is torch.bfloat16
+    with torch.device("meta"):
+        skeleton = CogVideoTransformer(model.config)
+    inputs = {k: v.to("meta") for k, v in tiny_cogvideo.sequence(model).items()}
+    assert skeleton(**inputs).is_meta
+    assert skeleton.device.type == "meta"
