@@ -8,7 +8,7 @@ be counted without allocating it. Its handles only ask for shapes, so :func:`cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,14 @@ def count_by_tracing(denoiser: nn.Module, inputs: Mapping[str, Any]) -> MacCount
     return _by_module(trace(denoiser, inputs))
 
 
-def costs(adapter: Adapter, denoisers: Mapping[str, nn.Module], inputs: Mapping[str, Mapping[str, Any]]) -> Costs:
-    """What each component costs per forward of one row, its sites' maps by kind, and what each removal saves.
+def costs(
+    adapter: Adapter,
+    denoisers: Mapping[str, nn.Module],
+    inputs: Mapping[str, Mapping[str, Any]],
+    targets: Collection[AttentionKind] = KINDS,
+) -> Costs:
+    """What each component costs per forward of one row, its sites' maps by kind, and what each removal of one of the
+    ``targets`` saves.
 
     ``inputs`` holds, by component, keyword arguments of a one-row forward. Everything is counted on meta copies.
     Raises `CountingError` when a removal changes what other modules cost, or a site shows no attention.
@@ -109,7 +115,9 @@ def costs(adapter: Adapter, denoisers: Mapping[str, nn.Module], inputs: Mapping[
                     "set the native attention backend"
                 )
         saved: dict[str, dict[str, int]] = {site.fqn: {} for site in sites}
-        for target, removal in {(t, r): None for site in sites for t, rs in site.removals.items() for r in rs}:
+        for target, removal in {
+            (t, r): None for site in sites for t, rs in site.removals.items() if t in targets for r in rs
+        }:
             for fqn, macs in _savings(model, given, adapter, component, target, removal, whole).items():
                 saved[fqn][f"{target}:{removal}"] = macs
         forward[component] = whole.total

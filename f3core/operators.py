@@ -133,7 +133,8 @@ class _AttentionCalls(TorchFunctionMode):
     """Books attention before it is decomposed, which every device and dtype does in its own way.
 
     ``nn.MultiheadAttention`` is intercepted whole, so its attention is seen only as what it is decomposed to: a kernel,
-    or (on meta) matmuls, which cost the same.
+    or (on meta) matmuls, which cost the same. On meta, attention and layer norms are not run at all: they are taken
+    apart there into dozens of operators, and all that anyone reads of their results is the shape.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -142,15 +143,22 @@ class _AttentionCalls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is nn.functional.layer_norm and (hidden := args[0] if args else kwargs["input"]).is_meta:
+            return torch.empty_like(hidden)
         if func is not _sdpa:
             return func(*args, **kwargs)
-        self._ledger.paused = True
-        try:
-            out = func(*args, **kwargs)
-        finally:
-            self._ledger.paused = False
-        given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-        self._ledger.book("aten::scaled_dot_product_attention", [given["query"], given["key"], given["value"]], out)
+        named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+        query, key, value = (named[name] for name in ("query", "key", "value"))
+        if query.is_meta:
+            batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])  # type: ignore[no-untyped-call]
+            out = query.new_empty((*batch, *query.shape[len(batch) : -1], value.shape[-1]))
+        else:
+            self._ledger.paused = True
+            try:
+                out = func(*args, **kwargs)
+            finally:
+                self._ledger.paused = False
+        self._ledger.book("aten::scaled_dot_product_attention", [query, key, value], out)
         return out
 
 

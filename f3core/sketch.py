@@ -31,7 +31,7 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float]) -> list[tu
             f"criterion {spec.prune.criterion!r} ranks by scores: give --scores, or choose one that needs none ({free})"
         )
     sketch = adapter.sketch(job.source, steps=spec.calibrate.steps, call=job.call)
-    priced = costs(adapter, sketch.denoisers, sketch.inputs)
+    priced = costs(adapter, sketch.denoisers, sketch.inputs, [spec.prune.target])
     unscored = _unscored(adapter, sketch, spec.prune.target, priced)
     found = []
     for ratio in ratios:
