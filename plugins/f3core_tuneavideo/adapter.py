@@ -16,6 +16,7 @@ from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.pruned import pruned_model_class
 from f3core_diffusers.sketch import sketch
 from torch import nn
+from transformers import CLIPTextConfig
 
 import f3core_tuneavideo
 from f3core.adapter import Sketch
@@ -40,6 +41,15 @@ def _latent_size(source: str, call: Mapping[str, Any]) -> tuple[int, int, int]:
     return call["video_length"], height, width
 
 
+def _text_length(source: str) -> int | None:
+    """Tokens of a prompt, which is padded to what the encoder takes; None when the source has no encoder's config."""
+    try:
+        length: int = CLIPTextConfig.from_pretrained(source, subfolder="text_encoder").max_position_embeddings
+    except OSError:
+        return None
+    return length
+
+
 class TuneAVideoAdapter(DiffusersAdapter):
     name = "tune-a-video"
     components = ("unet",)
@@ -52,7 +62,8 @@ class TuneAVideoAdapter(DiffusersAdapter):
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         classes = {"pipeline_class": TuneAVideoPipeline, "scheduler_class": DDIMScheduler}
-        return sketch(self, source, _latent_size, steps=steps, call=call, **classes)
+        given = {**call, "max_sequence_length": _text_length(source)}
+        return sketch(self, source, _latent_size, steps=steps, call=given, **classes)
 
     def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
         return pruned_model_class(denoiser_class, f3core_tuneavideo.__name__)
