@@ -18,10 +18,10 @@ from f3core.job import Job
 from f3core.masses import Masses, blocks, by_distance, masses, temporal_maps
 from f3core.measure import Listener
 from f3core.scores import Array, Scores
+from f3core.seeds import command, each_seed, seeded
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 from f3core.spec import SpecFile, SweepSpec
 from f3core.stats import Figure, spearman
-from f3core.trials import command, each_seed, seeded
 from f3core.workspace import workspace
 
 

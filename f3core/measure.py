@@ -18,8 +18,10 @@ from f3core.report import Counts, Macs, MacsChange, Quality
 from f3core.scores import Scores
 from f3core.sites import AttentionKind
 from f3core.surgery import Pruned
+from f3core.trial import Trial
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from f3core.job import Job
@@ -141,33 +143,21 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
     spec = job.file.spec.evaluate
     if spec is None:
         return {}
-    steps = spec.steps or job.file.spec.calibrate.steps
-    prompts = job.prompts(spec.num_clips, spec.seed)
-    seeds = evaluate.noise_seeds(spec.seed, len(prompts))
+    trial = Trial.of(job, model)
+    prompts = trial.prompts
 
-    def clips(pipeline: Any, title: str) -> evaluate.Generation:
+    def clips(pipeline: Any, title: str) -> torch.Tensor:
         listener(title, 0, len(prompts))
-        return evaluate.generate(
-            model.adapter,
-            pipeline,
-            prompts,
-            steps=steps,
-            seeds=seeds,
-            call=model.call,
-            batch_size=spec.batch_size,
-            progress=lambda done, total: listener(title, done, total),
-        )
+        return trial.clips(pipeline, lambda done, total: listener(title, done, total))
 
     before, after = clips(model.pipeline, "Generating, before"), clips(pruned, "Generating, after")
-    metrics = [job.registry.make("metric", name) for name in spec.metrics]
-    quality_before = evaluate.quality(metrics, before.clips, prompts)
-    quality_after = evaluate.quality(metrics, after.clips, prompts)
+    quality_before, quality_after = trial.quality(before), trial.quality(after)
     shown = slice(0, 6)
-    gif, mp4 = figures.side_by_side(before.clips[shown], after.clips[shown], prompts[shown], folder)
+    gif, mp4 = figures.side_by_side(before[shown], after[shown], prompts[shown], folder)
     fields: dict[str, Any] = {
         "clips": len(prompts),
-        "notes": _notes(steps, job.file.spec.calibrate.steps),
-        "damage": evaluate.damage(before.clips, after.clips),
+        "notes": _notes(trial.steps, job.file.spec.calibrate.steps),
+        "damage": evaluate.damage(before, after),
         "gif": gif.name,
         "mp4": mp4.name,
         "quality": {
@@ -176,27 +166,18 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
                 after=quality_after[metric.name],
                 higher_is_better=metric.higher_is_better,
             )
-            for metric in metrics
+            for metric in trial.metrics
         },
     }
 
     def one(pipeline: Any) -> Callable[[], Any]:
-        return lambda: model.adapter.generate(pipeline, prompts[:1], steps=steps, seeds=seeds[:1], call=model.call)
+        return lambda: model.adapter.generate(
+            pipeline, prompts[:1], steps=trial.steps, seeds=trial.seeds[:1], call=model.call
+        )
 
     if spec.timing_pairs:
         listener("Timing pairs", 0, 2 * (spec.timing_pairs + 1))
-        batch = [prompts[i % len(prompts)] for i in range(spec.timing_batch)]
-        fields["timing"] = evaluate.paired_timing(
-            model.adapter,
-            model.pipeline,
-            pruned,
-            batch,
-            steps=steps,
-            seeds=[seeds[0] + i for i in range(len(batch))],
-            call=model.call,
-            pairs=spec.timing_pairs,
-            progress=lambda done, total: listener("Timing pairs", done, total),
-        )
+        fields["timing"] = trial.timing(pruned, lambda done, total: listener("Timing pairs", done, total))
         for done, (name, pipeline) in enumerate((("before", model.pipeline), ("after", pruned))):
             fields[f"memory_{name}"] = peak_memory(one(pipeline))[1]
             listener("Watching memory", done + 1, 2)

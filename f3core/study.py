@@ -22,9 +22,10 @@ from f3core.job import Job
 from f3core.measure import Listener
 from f3core.plan import PruningPlan, select
 from f3core.planning import make_plan
+from f3core.seeds import changed, each_seed, seeded
 from f3core.spec import SpecFile
 from f3core.stats import spearman
-from f3core.trials import Trial, changed, each_seed, seeded
+from f3core.trial import Trial
 from f3core.workspace import workspace
 
 CEILING = "leave_one_out"

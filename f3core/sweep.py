@@ -19,10 +19,11 @@ from f3core.measure import Listener, count_change
 from f3core.plan import PruningPlan
 from f3core.planning import make_plan
 from f3core.scores import Scores
+from f3core.seeds import changed, command, each_seed, seeded
 from f3core.sites import AttentionKind, AttentionSite, Removal
 from f3core.spec import SpecFile, SweepSpec
 from f3core.sweep_rows import Outcome, Sweep, rows_of
-from f3core.trials import Trial, changed, command, each_seed, seeded
+from f3core.trial import Trial
 from f3core.workspace import workspace
 
 
