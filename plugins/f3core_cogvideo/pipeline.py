@@ -96,14 +96,15 @@ class CogVideoPipeline:
         names = components_of(folder, set(_KINDS) - {"transformer_2"})
         parts: dict[str, Any] = {}
         try:
-            parts["vq"] = VQModel.from_pretrained(folder / "vq", torch_dtype=dtype)
+            parts["vq"] = VQModel.from_pretrained(folder / "vq").to(dtype).eval()
             parts["tokenizer"] = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder}: vq or tokenizer could not be loaded: {error}") from error
         for name in TRANSFORMERS:
             if name in names:
                 parts[name] = load_transformer(folder / name, dtype=dtype)
-        parts["vq"].eval()
+        for parameter in parts["vq"].parameters():  # out of the file, so that it lies in memory as torch lays it
+            parameter.data = parameter.data.clone()
         return cls(**parts).to(device)
 
     def tokenize(self, prompts: Sequence[str]) -> Text:

@@ -50,16 +50,17 @@ def to_published_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_published(state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> CogVideoTransformer:
     """A transformer with published weights. ``config``: sizes, where they are not those of the published stage 1.
 
-    The rows of the position tables are read off the weights, as is ``image_vocab``'s bound, the vocabulary. Raises
-    `ModelError` for an unknown size and for weights that do not fit the sizes.
+    The rows of the position tables are read off the weights where ``config`` does not give them. Raises `ModelError`
+    for an unknown size and for weights that do not fit the sizes.
     """
     from f3core_cogvideo.config import CogVideoConfig
     from f3core_cogvideo.model import CogVideoTransformer
 
     sizes = dict(config or {})
-    table = state_dict.get("transformer.position_embeddings.weight")
-    if table is not None:
-        sizes.setdefault("positions", table.shape[0])
+    for size, name in (("positions", "transformer.position_embeddings."), ("additional", _EXTRA)):
+        table = state_dict.get(f"{name}weight")
+        if table is not None:
+            sizes.setdefault(size, table.shape[0])
     if "vocab" in sizes:
         sizes.setdefault("image_vocab", min(sizes["vocab"], CogVideoConfig.image_vocab))
     model = CogVideoTransformer(CogVideoConfig.from_dict(sizes))

@@ -122,6 +122,18 @@ def test_pick_inverts_the_distribution_of_the_best(vocab: int, top: int, draw: f
     assert below - 1e-6 <= torch.tensor(draw).double() <= below + weights[chosen] / total + 1e-6
 
 
+def test_generation_runs_where_the_model_is_and_reads_no_value() -> None:
+    text = texts(2)
+    for stage, window in ((1, -1), (1, 1), (2, 1)):
+        model = model_of(stage=stage, window=window, layers=2).to("meta")
+        if stage == 1:
+            made = generate_tokens(model, text, EMPTY, seeds=[1, 2], replay=True)
+        else:
+            made = interpolate_tokens(model, text, EMPTY, torch.zeros(2, 3, 9).long().to("meta"), seeds=[1, 2])
+        assert made.is_meta
+        assert made.shape == (2, 5, 9)
+
+
 def test_draws_are_those_of_the_seed() -> None:
     assert torch.equal(uniform([3, 4], 10)[1], uniform([4], 10)[0])
 
