@@ -93,7 +93,7 @@ def _places(trend: Trend) -> str:
 
 def parts(study: AttentionStudy) -> Lines:
     """Score and share of every kind in every layer or step."""
-    first = "layer" if study.axis is PruningAxis.LAYER else "step (noise level)"
+    first = "layer" if study.axis is PruningAxis.LAYER else "noise level"
     head = [first, *(f"{kind} score" for kind in study.kinds), *(f"{kind} share" for kind in study.kinds)]
     several = len(study.seeds) > 1
     names = [part.name for part in study.parts]
