@@ -23,7 +23,7 @@ LEARNING_RATE = 2e-3
 # Pictures alone need neither the other frames nor the temporal channel: a fifth of the work.
 PICTURE_BATCH, CLIP_BATCH = 64, 32
 PICTURE_STEPS = 1000
-STEPS = 4000
+STEPS = 2500
 # What a clip shows is decided in its first frame, which is a fifth of its tokens.
 FIRST_WEIGHT = 0.4
 SAVE_SECONDS = 150.0
@@ -70,7 +70,7 @@ def train(work: Workplace, steps: int = STEPS, pictures: int = PICTURE_STEPS, se
     print(f"cogvideo {sum(p.numel() for p in parameters)} parameters, from step {first}", flush=True)
 
     began = saved_at = time.perf_counter()
-    window = torch.zeros(2)
+    window, counted = torch.zeros(2), 0
     for step in range(first, steps):
         if step == pictures:
             start_temporal(model)
@@ -96,11 +96,12 @@ def train(work: Workplace, steps: int = STEPS, pictures: int = PICTURE_STEPS, se
         decay = min(EMA_DECAY, (since + 1) / (since + 10))
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
         window += losses.detach()
+        counted += 1
         now = time.perf_counter()
         if (step + 1) % 50 == 0:
-            frame, later = (window / 50).tolist()
+            frame, later = (window / counted).tolist()
             print(f"cogvideo {step + 1}/{steps} frame 1 {frame:.4f} later {later:.4f}, {now - began:.0f} s", flush=True)
-            window.zero_()
+            window, counted = torch.zeros(2), 0
         if now - saved_at > SAVE_SECONDS or step + 1 in (pictures, steps):
             saved_at = now
             saved = {
