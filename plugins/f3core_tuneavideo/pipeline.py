@@ -80,6 +80,8 @@ class TuneAVideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         device, dtype = self._execution_device, self.unet.dtype
         guided = guidance_scale > 1
+        if generator is not None and not isinstance(generator, torch.Generator):
+            generator = list(generator)
         text = self._encode(prompts)
         if guided:
             text = torch.cat([self._encode(self._negative(negative_prompt, len(prompts))), text])
@@ -165,7 +167,7 @@ class TuneAVideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: Generators,
     ) -> Tensor:
         """Noise [B, C, F, H', W'], unless latents are given; row i's by generator i when there is one a row."""
-        if isinstance(generator, list | tuple) and len(generator) != batch:
+        if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"{len(generator)} generators for {batch} prompts")
         if latents is not None:
             if latents.shape[0] not in (1, batch):

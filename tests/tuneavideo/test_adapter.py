@@ -122,6 +122,20 @@ def test_what_a_step_prunes_is_not_computed(removal: Removal) -> None:
             assert saved == 0
 
 
+@torch.no_grad()
+def test_a_gated_model_compiles_in_place() -> None:
+    unet = tiny.unet()
+    inputs = ADAPTER.example_inputs(unet, frames=3, height=4, width=6, text=6)
+    change = {"axis": PruningAxis.TIMESTEP, "ranges": RANGES, "chosen": (1,)}
+    plan = example_plan(ADAPTER.name, ADAPTER.sites(unet, "unet"), (TA, Removal.SELF_ONLY), **change)
+    apply_plan_(unet, plan, ADAPTER, "unet")
+    at = [{**inputs, "timestep": torch.full((1,), level)} for level in (900.0, 100.0)]
+    eager = [unet(**given) for given in at]
+    unet.compile(fullgraph=True, backend="eager")
+    for given, expected in zip(at, eager, strict=True):
+        assert (unet(**given) - expected).abs().max() <= 1e-5
+
+
 def test_the_probe_sees_prompts_apart() -> None:
     """Two prompts under guidance: each one's mass is what it has alone."""
     unet = tiny.unet()

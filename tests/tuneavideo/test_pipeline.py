@@ -18,7 +18,7 @@ def pipe() -> TuneAVideoPipeline:
 
 
 def generate(pipe: TuneAVideoPipeline, *seeds: int, **changes: Any) -> Tensor:
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = tuple(torch.Generator().manual_seed(seed) for seed in seeds)
     prompts = ["a red cat runs", "a dog"][: len(seeds)]
     call = {**CALL, "num_inference_steps": 3, "output_type": "pt", "prompt": prompts, "generator": generators}
     return pipe(**{**call, **changes}).frames
