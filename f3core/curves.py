@@ -95,7 +95,7 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
     targets = list(dict.fromkeys(row.target for row in others if row.target))
     values = [measure.of(row).mean for row in sweep.rows]
     places = [x for row in sweep.rows if (x := where(row)) is not None]
-    near = (0.02 * (max(places) - min(places)), 0.02 * (max(values) - min(values)))
+    near = (0.04 * (max(places) - min(places)), 0.06 * (max(values) - min(values)))  # a label's width and height
     for slot, target in enumerate(targets):
         mine = sorted((row for row in others if row.target is target), key=lambda row: row.ratio)
         points = [(x, measure.of(row), row.ratio) for row in mine if (x := where(row)) is not None]

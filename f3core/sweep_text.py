@@ -88,7 +88,8 @@ def notes(sweep: Sweep) -> Iterator[str]:
     over = f"means ± standard deviations over seeds {', '.join(map(str, sweep.seeds))}" if many else "one seed"
     others = [str(row.target) for row in sweep.rows if row.removal and str(sweep.removal) not in row.removal]
     if sweep.removal is not None and others:
-        yield f"The spec asks for {sweep.removal}, which {' and '.join(dict.fromkeys(others))} cannot do: see by."
+        unable = " and ".join(dict.fromkeys(others))
+        yield f"The spec asks for {sweep.removal}, which {unable} cannot do; column by says what was done."
     yield (
         f"Quality: {plural(sweep.clips, 'clip')} of {sweep.steps} steps, {over}; all variants of a seed meet the same "
         "prompts and noise. Damage is the mean squared error to the unpruned model's clips."
