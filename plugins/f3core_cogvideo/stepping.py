@@ -23,14 +23,13 @@ def attend_step(
     held = step.cache.held.get((layer, name))
     if held is None:  # nothing is visible
         return torch.zeros_like(query)
-    history = history and sees.earlier
-    earlier = step.slot if history else 0
+    earlier = step.slot if history and sees.earlier else 0
     size = step.config.tokens
     start = held.text + earlier * size + step.place
     if held.frames:
         held.key[:, :, start : start + step.count] = key
         held.value[:, :, start : start + step.count] = value
-    if name == "plus" and 0 < step.config.window < step.config.side:
+    if history and step.config.window not in (-1, step.config.side):
         return _by_window(layer, sees, query, held, step, earlier)
     own = step.place + step.count if sees.own else 0
     return _attend(query, held.key, held.value, held.text + earlier * size + own, held, step, (earlier * size, own))

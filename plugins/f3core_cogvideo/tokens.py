@@ -80,7 +80,7 @@ class Tokens(_Kept):
 
         return self.once((text, others, own, size, repeat), build)
 
-    def places(self, group: tuple[tuple[int, ...], ...]) -> Tensor:
+    def places(self, group: Group) -> Tensor:
         """The in-frame places of a group of windows, int64 [R, a]."""
         return self.once(group, lambda: torch.tensor(group, device=self.text_mask.device))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dense
+import dense_cogvideo
 import pytest
 import tiny_cogvideo
 import torch
+from cogvideo_strategies import models
 from f3core_cogvideo.model import CogVideoTransformer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import models
 
 from f3core.attention import Bypass
 from f3core.errors import ModelError
@@ -20,7 +20,7 @@ from f3core.errors import ModelError
 @torch.no_grad()
 def test_logits_are_those_of_the_plain_computation(model: CogVideoTransformer, temporal: bool) -> None:
     inputs = tiny_cogvideo.sequence(model)
-    off = model(**inputs, temporal=temporal) - dense.logits(model, inputs, temporal=temporal)
+    off = model(**inputs, temporal=temporal) - dense_cogvideo.logits(model, inputs, temporal=temporal)
     assert off.abs().max() < 1e-4
 
 

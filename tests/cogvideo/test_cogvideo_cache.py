@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import tiny_cogvideo
 import torch
+from cogvideo_strategies import models
 from f3core_cogvideo.cache import KVCache
 from f3core_cogvideo.model import CogVideoTransformer
 from f3core_cogvideo.visibility import Sees, given
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from strategies import models
 
 from f3core.attention import Bypass
 from f3core.errors import ModelError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tiny_cogvideo
-from dense import swin_window
+from dense_cogvideo import swin_window
 from f3core_cogvideo.config import CogVideoConfig
 from f3core_cogvideo.visibility import generation_order, given, other_frames, windows
 from hypothesis import given as for_all
