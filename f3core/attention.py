@@ -17,7 +17,7 @@ from f3core.clock import Gate
 _classes: dict[tuple[type, type], type] = {}
 
 
-def _become_(module: nn.Module, behaviour: type[nn.Module], **state: Any) -> nn.Module:
+def become_(module: nn.Module, behaviour: type[nn.Module], **state: Any) -> nn.Module:
     """Put ``behaviour`` in front of a module's class, with plain (not registered) attributes ``state``."""
     base = type(module)
     if (behaviour, base) not in _classes:
@@ -73,7 +73,7 @@ def frames_in_batch(module: nn.Module, gate: Gate, fold: tuple[str, ...]) -> nn.
     position tables (tuples of tensors too). Equals masking every key of another frame with −∞ (F3-Pruning, eq. 4).
     """
     names = _parameters(module)  # before the class changes: afterwards forward takes *args
-    return _become_(module, _FramesInBatch, f3_gate=gate, f3_names=names, f3_fold=frozenset(fold))
+    return become_(module, _FramesInBatch, f3_gate=gate, f3_names=names, f3_fold=frozenset(fold))
 
 
 class _OtherFramesOnly(nn.Module):
@@ -100,7 +100,7 @@ def other_frames_only(module: nn.Module, gate: Gate, mask: str) -> nn.Module:
     An ablation: the maps are computed as before and nothing is saved. A clip of one frame is left as it is.
     """
     names = _parameters(module)
-    return _become_(module, _OtherFramesOnly, f3_gate=gate, f3_names=names, f3_mask=mask)
+    return become_(module, _OtherFramesOnly, f3_gate=gate, f3_names=names, f3_mask=mask)
 
 
 class ZeroBranch(nn.Module):
@@ -133,7 +133,7 @@ def dropped(module: nn.Module, gate: Gate, *, bypass: bool = False) -> nn.Module
     """What stays of a module that goes: zeros, or (``bypass``) its first input; weights only if a step needs them."""
     if gate.always:
         return Bypass() if bypass else ZeroBranch()
-    return _become_(module, _Switched, f3_gate=gate, f3_bypass=bypass)
+    return become_(module, _Switched, f3_gate=gate, f3_bypass=bypass)
 
 
 def own_frame_attention(query: Tensor, key: Tensor, value: Tensor, frames: int, text: int, **sdpa: Any) -> Tensor:

@@ -19,7 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from f3core.attention import own_frame_attention
 from f3core.calls import Partition, SdpaCall, attend_without, partition, sample, sdpa
+from f3core.clock import Clock, Gate
 from f3core.errors import ProbeError
+from f3core.meta import share_copy
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout
 
 if TYPE_CHECKING:
@@ -110,6 +112,7 @@ class Probe:
         self._prompts = prompts
         self._partitions: dict[Any, Partition] = {}
         self._layout: Layout | None = None
+        self._twins = {index: self._twin(site) for index, site in sites.items() if self._by_twin(site)}
         self._blind = False
         """while a forward runs that is not to be watched"""
         self._seen: list[tuple[int, Partition, torch.device] | None] = []
@@ -168,6 +171,8 @@ class Probe:
         watch = _Watch(functools.partial(self._observe, index, site, module))
         with watch:
             out = forward(*args, **kwargs)
+        if self._by_twin(site):
+            self._add_twin_drift(index, out, *args, **kwargs)
         if not watch.calls:
             raise ProbeError(
                 f"{site.fqn} ran without calling scaled_dot_product_attention; set the native attention backend, "
@@ -201,7 +206,7 @@ class Probe:
         else:
             cell.queries += part.visual * (self._layout.batch // self._prompts)
             cell.maps += self._mass(part, call)
-        if self._target is not None and self._target in site.kinds:
+        if self._target is not None and self._target in site.kinds and not self._by_twin(site):
             self._add_drift(cell, part, site, module, call, out)
 
     def _cell(self, index: int, heads: int, part: Partition, device: torch.device) -> CellSums:
@@ -247,6 +252,25 @@ class Probe:
             total = summed if total is None else torch.cat([total, summed], dim=-1)
         assert total is not None
         return nn.functional.pad(total, (0, part.frames + 1 - part.columns))
+
+    def _by_twin(self, site: AttentionSite) -> bool:
+        return site.rekeyed and self._target is AttentionKind.TEMPORAL
+
+    def _twin(self, site: AttentionSite) -> tuple[Clock, nn.Module]:
+        """A restricted copy of a site around the same weights, and the clock that it asks."""
+        clock, copied = Clock(), share_copy(self._denoiser.get_submodule(site.path))
+        removal = site.removals[AttentionKind.TEMPORAL][0]
+        return clock, self._adapter.restrict(copied, site, AttentionKind.TEMPORAL, removal, Gate(clock))
+
+    def _add_twin_drift(self, index: int, out: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Drift of a rekeyed site: how far its output lies from that of its restricted twin."""
+        assert self._layout is not None
+        clock, twin = self._twins[index]
+        clock.observe(self._layout)
+        delta = (out - twin(*args, **kwargs)).flatten(1, -2)
+        cell = self.cells[index, self.step]
+        cell.drifts += self._by_prompt(delta.float().square().sum((1, 2)))
+        cell.drift_queries += delta.shape[0] * delta.shape[1] / self._prompts
 
     def _add_drift(
         self, cell: CellSums, part: Partition, site: AttentionSite, module: nn.Module, call: SdpaCall, out: Tensor

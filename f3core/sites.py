@@ -68,8 +68,10 @@ class AttentionSite:
     place on the layer axis. ``removals`` lists, per kind, what is sound here, the default first; a kind that is
     absent cannot be pruned here. ``companions`` are paths of modules that are dead once the site is dropped.
     ``output`` is the path, inside the module, of the linear map behind the attention (W_o), if there is one.
-    ``bypass``: once dropped, the site hands on its first argument (it mixes into what it is given) instead of zeros
-    (a residual branch).
+    ``rekeyed``: where TA goes, frames get keys that they did not have before (an attention to other frames alone gets
+    its own), so that what stays is no part of what was.
+    ``bypass``: once dropped, the site hands on its first argument (it mixes into what it is given) instead of zeros (a
+    residual branch).
     """
 
     component: str
@@ -79,6 +81,7 @@ class AttentionSite:
     removals: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
     companions: tuple[str, ...] = ()
     output: str | None = None
+    rekeyed: bool = False
     bypass: bool = False
 
     @property

@@ -22,10 +22,10 @@ import f3core_tuneavideo
 from f3core.adapter import Sketch
 from f3core.clock import Gate
 from f3core.errors import ProbeError
+from f3core.folding import value_only
 from f3core.segments import argument, text_tokens
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_tuneavideo.blocks import ClipTransformerBlock
-from f3core_tuneavideo.folding import value_only
 from f3core_tuneavideo.loading import load_pipeline, load_skeleton
 from f3core_tuneavideo.pipeline import TuneAVideoPipeline
 from f3core_tuneavideo.restrictions import not_own_frame, own_frame
@@ -79,6 +79,7 @@ class TuneAVideoAdapter(DiffusersAdapter):
                 kinds=(SA, TA),
                 removals={TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,)},
                 output="to_out.0",
+                rekeyed=True,
             )
             text = AttentionSite(
                 component,

@@ -1,11 +1,11 @@
-"""What stays of the two inflated attentions once a kind is taken from them; sources in `attention` and `folding`."""
+"""What stays of the two inflated attentions once a kind is taken from them (see `attention`, `f3core.folding`)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from f3core.attention import _become_
+from f3core.attention import become_
 from f3core.clock import Gate
 from f3core_tuneavideo.attention import SparseCausalAttention, TemporalAttention
 
@@ -41,7 +41,7 @@ class _OtherFrames(TemporalAttention):
 
 def own_frame(module: nn.Module, gate: Gate) -> nn.Module:
     """SC-Attn without temporal attention: the keys and values of a frame are its own, S × S pairs and not S × 2S."""
-    return _become_(module, _OwnFrame, f3_gate=gate)
+    return become_(module, _OwnFrame, f3_gate=gate)
 
 
 def not_own_frame(module: nn.Module, gate: Gate) -> nn.Module:
@@ -49,4 +49,4 @@ def not_own_frame(module: nn.Module, gate: Gate) -> nn.Module:
 
     In SC-Attn that leaves the first frame nothing, and its attention is zero.
     """
-    return _become_(module, _NotOwnFrame if isinstance(module, SparseCausalAttention) else _OtherFrames, f3_gate=gate)
+    return become_(module, _NotOwnFrame if isinstance(module, SparseCausalAttention) else _OtherFrames, f3_gate=gate)

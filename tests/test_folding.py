@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from f3core_tuneavideo import folding
 from f3core_tuneavideo.attention import TemporalAttention
-from f3core_tuneavideo.folding import FoldedAttention, fold, value_only
 from torch import Tensor, nn
 
+from f3core import folding
 from f3core.clock import Clock, Gate
 from f3core.errors import PlanError
+from f3core.folding import FoldedAttention, fold, value_only
 from f3core.meta import meta_copy, share_copy
 from f3core.plan import StepRange
 

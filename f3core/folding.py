@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f3core.attention import _become_
+from f3core.attention import become_
 from f3core.clock import Gate
 from f3core.errors import PlanError
 
@@ -20,7 +20,7 @@ from f3core.errors import PlanError
 class FoldedAttention(nn.Linear):
     """Stands where the attention was: one linear map of its first input; what else it is given is ignored."""
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         """[..., C] to [..., C']."""
         return super().forward(hidden_states)
 
@@ -77,6 +77,8 @@ class _ValueOnly(nn.Module):
         value, output = self.get_submodule(self.f3_value), self.get_submodule(self.f3_output)
         if torch.compiler.is_compiling() or not _foldable(value, output, hidden_states):
             return output(value(hidden_states))
+        assert isinstance(value, nn.Linear)
+        assert isinstance(output, nn.Linear)
         state = tuple(_state(t) for linear in (value, output) for t in (linear.weight, linear.bias))
         if state != self.f3_known:
             weight, bias = fold(value, output)
@@ -101,7 +103,7 @@ def value_only(module: nn.Module, gate: Gate, *, value: str = "to_v", output: st
     """
     maps = module.get_submodule(value), module.get_submodule(output)
     if not gate.always:
-        return _become_(module, _ValueOnly, f3_gate=gate, f3_value=value, f3_output=output, f3_known=None, f3_bias=None)
+        return become_(module, _ValueOnly, f3_gate=gate, f3_value=value, f3_output=output, f3_known=None, f3_bias=None)
     for path, linear in zip((value, output), maps, strict=True):
         if type(linear) is not nn.Linear:
             raise PlanError(
