@@ -21,7 +21,7 @@ from ...judge import frechet_video, text_accuracy
 from ..common import Workplace
 from . import text, transformer, vq
 
-CALL: dict[str, Any] = {"guidance_scale": 3.0, "temperature": 1.0, "top_k": 12}
+CALL: dict[str, Any] = {"guidance_scale": 2.0, "temperature": 1.0, "top_k": 40}
 BATCH = 60
 GENERATION_SEED = 1_000
 
