@@ -1,4 +1,4 @@
-"""What the two stages train on: latents of rendered clips, and the v-prediction loss with captions left out at times."""
+"""What the two stages train on: latents of rendered clips, and the v-prediction loss, some captions left out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from . import text, vae
 CLIPS = 12_288
 CLIPS_SEED = 100
 CAPTION_DROPOUT = 0.12
-# Most of what a caption decides is decided at high noise: a power below 1 shifts the timesteps that way.
-TIMESTEP_POWER = 0.75
 _LATENTS = "latents.pt"
 
 
@@ -64,10 +62,14 @@ def clip_latents(work: Workplace) -> tuple[Tensor, Tensor]:
 
 
 class Loss:
-    """Mean squared error of the v-prediction on random rows of `latents` [N, 4, ...], noise independent everywhere."""
+    """Mean squared error of the v-prediction on random rows of `latents` [N, 4, ...], noise independent everywhere.
 
-    def __init__(self, model: Denoiser, latents: Tensor, captions: Tensor, batch: int) -> None:
-        self.model, self.latents, self.captions, self.batch = model, latents, captions, batch
+    Most of what a caption decides is decided at high noise: a `power` below 1 shifts the timesteps that way.
+    """
+
+    def __init__(self, model: Denoiser, latents: Tensor, captions: Tensor, *, batch: int, power: float) -> None:
+        self.model, self.latents, self.captions = model, latents, captions
+        self.batch, self.power = batch, power
         self.ids = text.tokenize(text.build_tokenizer())
         self.scheduler = scheduler()
 
@@ -79,7 +81,7 @@ class Loss:
         caption = torch.where(dropped, len(self.ids) - 1, self.captions[pick])
         # One level from each of as many equal slices, in place of as many draws from the whole: a quieter loss.
         slices = torch.arange(self.batch) + torch.rand(self.batch, generator=generator)
-        level = (slices / self.batch).clamp_max(1 - 1e-6) ** TIMESTEP_POWER
+        level = (slices / self.batch).clamp_max(1 - 1e-6) ** self.power
         timestep = (level * self.scheduler.config.num_train_timesteps).long()
         noise = torch.randn(clean.shape, generator=generator)
         noisy = self.scheduler.add_noise(clean, noise, timestep)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import digits
 from ...judge import frechet_video, text_accuracy
 from ..common import Workplace
-from . import diffusion, loop, text, video
+from . import diffusion, text, video
 from .vae import FRAMES, MODEL_DIR
 
 CALL: dict[str, Any] = {
@@ -32,8 +32,7 @@ GENERATION_SEED = 1_000
 
 def assemble(work: Workplace) -> int:
     """Write the last checkpoint as a complete model folder; returns the training step it is from."""
-    model = video.build()
-    step = loop.load_average(work, video.CHECKPOINT, model)
+    model, step = video.load(work)
     pipeline = TuneAVideoPipeline(
         vae=AutoencoderKL.from_pretrained(MODEL_DIR / "vae").half(),
         # The text encoder stays in single precision: loaders keep its stored type, and half is slow on a CPU.

@@ -23,6 +23,7 @@ CONFIG = {
     "norm_num_groups": 8,
 }
 BATCH = 64
+TIMESTEP_POWER = 0.75
 CHECKPOINT = "images"
 
 
@@ -40,5 +41,5 @@ def train(work: Workplace, steps: int = 1800, seed: int = 0) -> None:
     frames = latents.transpose(1, 2).flatten(0, 1)
     torch.manual_seed(seed)
     model = build()
-    loss = Loss(model, frames, captions.repeat_interleave(latents.shape[2]), BATCH)
+    loss = Loss(model, frames, captions.repeat_interleave(latents.shape[2]), batch=BATCH, power=TIMESTEP_POWER)
     loop.run(work, CHECKPOINT, model, loss, steps, seed)

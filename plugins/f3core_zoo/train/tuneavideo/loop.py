@@ -16,9 +16,18 @@ WARMUP = 100
 
 
 def run(
-    work: Workplace, name: str, model: nn.Module, loss: Callable[[torch.Generator], Tensor], steps: int, seed: int
+    work: Workplace,
+    name: str,
+    model: nn.Module,
+    loss: Callable[[torch.Generator], Tensor],
+    steps: int,
+    seed: int,
+    curve: int | None = None,
 ) -> None:
-    """Train `model` on `loss` for `steps` steps in all; resumes from the checkpoint `name`.pt if there is one."""
+    """Train `model` on `loss` for `steps` steps in all; resumes from the checkpoint `name`.pt if there is one.
+
+    `curve`: the steps in which the learning rate reaches 0, where that is not `steps`.
+    """
     parameters = list(model.parameters())
     average = [p.detach().clone() for p in parameters]
     optimizers = _optimizers(model)
@@ -33,7 +42,7 @@ def run(
 
     began, window = time.perf_counter(), 0.0
     for step in range(first, steps):
-        factor = warm_then_decay(step, steps, WARMUP)
+        factor = warm_then_decay(step, curve or steps, WARMUP)
         for optimizer, rates in zip(optimizers, base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
