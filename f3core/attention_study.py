@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from f3core import attention_text, figures
@@ -15,7 +15,7 @@ from f3core.adapter import Model
 from f3core.engine import SPEC, inputs_of, score, silent
 from f3core.environment import Machine, library_versions, machine, now
 from f3core.job import Job
-from f3core.masses import Masses, blocks, by_distance, masses, temporal_maps
+from f3core.masses import Masses, blocks, masses, temporal_maps
 from f3core.measure import Listener
 from f3core.scores import Array, Scores
 from f3core.seeds import command, each_seed, seeded
@@ -54,8 +54,11 @@ class AttentionStudy(_Frozen):
     """What scoring alone says about a model.
 
     ``parts``: layers, or on the timestep axis steps (noise levels), means over seeds. ``frame_map`` [F][F]: the share
-    that a query of frame i gives to keys of frame j, mean over the ``sites`` that hold TA, and seeds. ``by_distance``:
-    the same by |i − j|. ``nearness``: Spearman of that share with |i − j| over all pairs i ≠ j, by seed; ``nearer``:
+    that a query of frame i gives to keys of frame j, mean over the ``sites`` that hold TA, and seeds. Pairs that a
+    site's model cannot see are zeros there and are left out of what follows; ``unseen`` is their part of all pairs.
+    ``by_distance``: the share by |i − j|, None where no pair is seen. ``over_even``: the same as a multiple of what
+    even attention to the frames that the query sees would give, which sites and frames that see different numbers of
+    frames have in common. ``nearness``: Spearman of that multiple with |i − j| over pairs i ≠ j, by seed; ``nearer``:
     at how many of the sites it is negative, on the mean over seeds. ``statements`` say in words what the numbers show.
     """
 
@@ -75,7 +78,9 @@ class AttentionStudy(_Frozen):
     kinds: tuple[AttentionKind, ...]
     parts: tuple[Part, ...]
     frame_map: tuple[tuple[float, ...], ...]
-    by_distance: tuple[Figure, ...]
+    by_distance: tuple[Figure | None, ...]
+    over_even: tuple[Figure | None, ...]
+    unseen: float
     sites: int
     trends: tuple[Trend, ...]
     nearness: tuple[float | None, ...]
@@ -124,11 +129,11 @@ def _study(
     header, spec = runs[0].header, file.spec
     axis = spec.prune.axis or job.registry.entry("adapter", header.adapter).default_axis
     shown = PruningAxis.TIMESTEP if axis is PruningAxis.TIMESTEP else PruningAxis.LAYER  # cells are of layers
-    layers = blocks(header.sites, [s for s in header.sites if str(spec.prune.target) in header.removals.get(s, {})])
+    layers = blocks(header)
     by_axis = {a: [masses(run, a, layers) for run in runs] for a in (PruningAxis.LAYER, PruningAxis.TIMESTEP)}
     maps = np.stack([temporal_maps(run) for run in runs])  # [seeds, sites, F, F]
-    distances = np.stack([by_distance(seed) for seed in maps.mean(axis=1)])
-    near = [_nearness(one) for one in maps.mean(axis=0)]
+    seen = (maps > 0).any(axis=0)
+    shares, ratios = np.where(seen, maps, np.nan), _over_even(maps, seen)
     found = AttentionStudy(
         date=now(),
         machine=machine(),
@@ -145,11 +150,13 @@ def _study(
         kinds=tuple(kind for i, kind in enumerate(KINDS) if by_axis[shown][0].mass[i].any()),
         parts=tuple(_parts(by_axis[shown], list(layers) if shown is PruningAxis.LAYER else None)),
         frame_map=tuple(tuple(row) for row in maps.mean(axis=(0, 1)).tolist()),
-        by_distance=tuple(Figure.of(values) for values in distances.T),
+        by_distance=_by_distance(shares),
+        over_even=_by_distance(ratios),
+        unseen=float(1 - seen.mean()),
         sites=maps.shape[1],
         trends=tuple(_trends(by_axis)),
-        nearness=tuple(_nearness(one) for one in maps.mean(axis=1)),
-        nearer=sum(rho is not None and rho < 0 for rho in near),
+        nearness=tuple(_nearness(_known_mean(one)) for one in ratios),
+        nearer=sum((rho := _nearness(one)) is not None and rho < 0 for one in ratios.mean(axis=0)),
     )
     return found.model_copy(update={"statements": tuple(attention_text.statements(found))}), layers
 
@@ -169,12 +176,12 @@ def _parts(runs: Sequence[Masses], names: Sequence[str] | None) -> list[Part]:
 
 
 def _trends(by_axis: Mapping[PruningAxis, Sequence[Masses]]) -> list[Trend]:
-    """Of every kind that is there, over the layers that hold it and over the steps."""
+    """Of every kind that is there, over the layers that hold it and over the steps, where there are two of them."""
     found = []
     for i, kind in enumerate(KINDS):
         for axis, runs in by_axis.items():
             holding = np.flatnonzero(runs[0].mass[i])
-            if len(holding):
+            if len(holding) > 1:
                 found.append(
                     Trend(
                         kind=kind,
@@ -194,11 +201,44 @@ def _ends(runs: Sequence[Masses], kind: int, place: int) -> Figure:
 
 def _trend(values: Array) -> float | None:
     """Spearman with the place; None where the values differ by no more than rounding."""
-    steady: Any = np.ptp(values) <= 1e-9 * np.abs(values).max()
-    return None if steady else spearman(list(range(len(values))), values)
+    return None if _steady(values) else spearman(list(range(len(values))), values)
 
 
-def _nearness(frame_map: Array) -> float | None:
-    """Spearman of the share between two frames i ≠ j with |i − j|; None where all are alike."""
-    i, j = np.nonzero(~np.eye(len(frame_map), dtype=bool))
-    return spearman(np.abs(i - j), frame_map[i, j]) if len(i) else None
+def _steady(values: Array) -> bool:
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
+
+
+def _over_even(maps: Array, seen: NDArray[np.bool_]) -> Array:
+    """Maps [R, N, F, F] as multiples of even attention to the frames that each query sees.
+
+    NaN where a pair is not ``seen`` [N, F, F], and where a query sees one frame and has no choice.
+    """
+    frames = seen.sum(axis=2, keepdims=True)
+    total = maps.sum(axis=3, keepdims=True)
+    even = np.divide(total, frames, out=np.zeros_like(total), where=frames > 0)
+    return np.divide(maps, even, out=np.full_like(maps, np.nan), where=seen & (frames > 1) & (even > 0))
+
+
+def _by_distance(maps: Array) -> tuple[Figure | None, ...]:
+    """Means over sites and pairs at each distance |i − j| of maps [R, N, F, F], NaN left out; over R seeds."""
+    places = np.arange(maps.shape[-1])
+    apart = np.abs(places[:, None] - places)
+    found = []
+    for distance in places:
+        values = [known.mean() for one in maps if len(known := (at := one[:, apart == distance])[~np.isnan(at)])]
+        found.append(Figure.of(values) if values else None)
+    return tuple(found)
+
+
+def _known_mean(maps: Array) -> Array:
+    """Mean over the first axis of what is not NaN; NaN where nothing is known."""
+    known = ~np.isnan(maps)
+    count = known.sum(axis=0)
+    total = np.where(known, maps, 0).sum(axis=0)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def _nearness(ratios: Array) -> float | None:
+    """Spearman of a map [F, F] with |i − j| over pairs i ≠ j that are known; None where all are alike."""
+    i, j = np.nonzero(~np.eye(len(ratios), dtype=bool) & ~np.isnan(ratios))
+    return None if len(i) < 2 or _steady(ratios[i, j]) else spearman(np.abs(i - j), ratios[i, j])

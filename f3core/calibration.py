@@ -203,6 +203,7 @@ def _header(
             for name, probe in probes.items()
         },
         drift_target=target,
+        layers=tuple(site.index for _, _, site in every),
         removals={
             site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for _, _, site in every
         },

@@ -40,7 +40,7 @@ def attention_bars(scores: Scores, plan: PruningPlan, path: Path) -> None:
     """
     units = {PruningAxis.LAYER: "layers", PruningAxis.TIMESTEP: "step ranges", PruningAxis.CELL: "cells"}[plan.axis]
     title = f"Attention by kind; {plan.target} pruned in {len(plan.pruned)} of {len(plan.units)} {units}"
-    _draw([scores], blocks(scores.header.sites, plan.removals), plan.axis, plan, title, path)
+    _draw([scores], blocks(scores.header), plan.axis, plan, title, path)
 
 
 def attention_over(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from f3core.scores import Array, Scores
+from f3core.plan import by_layer
+from f3core.planning import scored_sites
+from f3core.scores import Array, Scores, ScoresHeader
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 
 
@@ -24,17 +26,9 @@ class Masses:
     share: Array
 
 
-def blocks(sites: Sequence[str], prunable: Iterable[str]) -> dict[str, list[int]]:
-    """Sites (indices) that stand together: those of one parent module, where each parent holds one prunable site.
-
-    So the cross-attention of a transformer block is told with its self-attention, as one layer.
-    """
-    parents = [site.rpartition(".")[0] for site in prunable]
-    together = len(set(parents)) == len(parents)
-    found: dict[str, list[int]] = {}
-    for index, site in enumerate(sites):
-        found.setdefault(site.rpartition(".")[0] if together else site, []).append(index)
-    return found
+def blocks(header: ScoresHeader) -> dict[str, list[int]]:
+    """Sites (indices) of each layer, by the layer's name: the cross-attention of a layer is told with its others."""
+    return {name: [header.sites.index(fqn) for fqn in fqns] for name, fqns in by_layer(scored_sites(header)).items()}
 
 
 def masses(scores: Scores, axis: PruningAxis, layers: Mapping[str, Sequence[int]]) -> Masses:

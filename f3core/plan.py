@@ -174,12 +174,36 @@ def split_steps(levels: Sequence[float], count: int) -> tuple[StepRange, ...]:
     return tuple(StepRange(high=high, low=low) for high, low in itertools.pairwise(bounds))
 
 
+def by_layer(sites: Iterable[AttentionSite]) -> dict[str, tuple[str, ...]]:
+    """The sites (fqns) of each layer, which is those of one index in one component; early layers first.
+
+    A layer has the name of its only site, or the path that its sites share.
+    """
+    found: dict[tuple[str, int], list[str]] = {}
+    for site in sorted(sites, key=lambda s: (s.index, s.fqn)):
+        found.setdefault((site.component, site.index), []).append(site.fqn)
+    names = [_shared_path(fqns) for fqns in found.values()]
+    return {
+        name if names.count(name) == 1 else f"{component}[{index}]": tuple(fqns)
+        for name, ((component, index), fqns) in zip(names, found.items(), strict=True)
+    }
+
+
+def _shared_path(fqns: Sequence[str]) -> str:
+    levels = zip(*(fqn.split(".") for fqn in fqns), strict=False)
+    return ".".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, levels))
+
+
 def make_units(sites: Iterable[AttentionSite], axis: PruningAxis, ranges: int) -> tuple[Unit, ...]:
-    """The units of an axis over ``ranges`` step ranges, in canonical order: early ranges, then early layers, first."""
+    """The units of an axis over ``ranges`` step ranges, in canonical order: early ranges, then early layers, first.
+
+    Sites of one layer go together on the layer axis, and each for itself on the cell axis.
+    """
+    sites = list(sites)
     ordered = [s.fqn for s in sorted(sites, key=lambda s: (s.index, s.fqn))]
     every = tuple(range(ranges))
     if axis is PruningAxis.LAYER:
-        return tuple(Unit(name=fqn, sites=(fqn,), ranges=every) for fqn in ordered)
+        return tuple(Unit(name=name, sites=fqns, ranges=every) for name, fqns in by_layer(sites).items())
     if axis is PruningAxis.TIMESTEP:
         return tuple(Unit(name=f"steps[{i}]", sites=tuple(ordered), ranges=(i,)) for i in every)
     return tuple(Unit(name=f"{fqn}@steps[{i}]", sites=(fqn,), ranges=(i,)) for i in every for fqn in ordered)

@@ -21,7 +21,8 @@ def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
         removals = {
             AttentionKind(kind): tuple(map(Removal, ways)) for kind, ways in header.removals.get(fqn, {}).items()
         }
-        sites.append(AttentionSite(component, path, index, kinds=tuple(removals), removals=removals))
+        layer = header.layers[index] if header.layers else index
+        sites.append(AttentionSite(component, path, layer, kinds=tuple(removals), removals=removals))
     return tuple(sites)
 
 

@@ -48,6 +48,7 @@ class PromptScores:
 class ScoresHeader:
     """What a set of scores describes. Scores merge only where headers agree.
 
+    ``layers``: place of every site on the layer axis; left out, each is a layer of its own.
     ``levels``: noise level of every step, noisy to clean. ``passes``: denoiser rows per step of one clip, by
     component. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift`` measures.
     ``removals``: what each site can lose and how, by fqn and kind, the default first.
@@ -61,6 +62,7 @@ class ScoresHeader:
     levels: tuple[float, ...]
     passes: Mapping[str, tuple[int, ...]]
     drift_target: AttentionKind
+    layers: tuple[int, ...] = ()
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
@@ -76,7 +78,7 @@ class ScoresHeader:
         if data.pop("version", None) != VERSION:
             raise ScoresError(f"scores were written in another format; this f3core reads version {VERSION}")
         data["drift_target"] = AttentionKind(data["drift_target"])
-        for name in ("sites", "heads", "levels"):
+        for name in ("sites", "heads", "levels", "layers"):
             data[name] = tuple(data[name])
         data["removals"] = {
             site: {kind: tuple(ways) for kind, ways in kinds.items()} for site, kinds in data["removals"].items()

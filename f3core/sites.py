@@ -40,7 +40,7 @@ class PruningAxis(_Word):
     """What goes together when a unit is pruned."""
 
     LAYER = "layer"
-    """one site, over all steps"""
+    """the sites of one layer, over all steps"""
     TIMESTEP = "timestep"
     """all sites of the target kind, over one step range"""
     CELL = "cell"

@@ -53,6 +53,7 @@ def _unscored(adapter: Adapter, sketch: Sketch, target: AttentionKind, priced: C
         levels=sketch.levels,
         passes=sketch.rows,
         drift_target=target,
+        layers=tuple(site.index for site in sites),
         removals={
             site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for site in sites
         },

@@ -12,11 +12,11 @@ from test_scores import make_scores
 
 from f3core.errors import ScoresError
 from f3core.method import Criterion
-from f3core.plan import Unit, make_units, split_steps
+from f3core.plan import Unit, make_units, rank, split_steps
 from f3core.scores import Scores
 from f3core.sites import KINDS, AttentionKind, AttentionSite, PruningAxis
 
-NAMES = ("aas", "aas_mean", "drift", "random", "reverse")
+NAMES = ("aas", "aas_mean", "drift", "late", "random", "reverse")
 TA = AttentionKind.TEMPORAL
 # scored in another order than the model's, so that a mix-up of indices shows
 SCORES = make_scores(sites=("transformer.c", "transformer.a", "transformer.b"), levels=(900, 700, 500, 300, 100))
@@ -123,3 +123,14 @@ def test_random_looks_uniform() -> None:
     values = criterion("random").score(units, split_steps([1.0], 1), SCORES, TA, 0)
     for tenth in range(10):
         assert 140 <= sum(tenth / 10 <= v < (tenth + 1) / 10 for v in values) <= 260  # 200 ± 4.5 σ
+
+
+def test_late_takes_the_last_units_first_and_needs_no_scores() -> None:
+    late = criterion("late")
+    units = make_units(SITES, PruningAxis.CELL, 2)
+    unscored = Scores(SCORES.header, {})
+    ranked = rank(units, late.score(units, split_steps([5.0, 1.0], 2), unscored, TA, 0))
+    assert ranked == list(range(len(units)))[::-1]
+    assert not late.needs_scores
+    with pytest.raises(ScoresError, match="no prompt"):
+        criterion("aas").score(units, split_steps([5.0, 1.0], 2), unscored, TA, 0)

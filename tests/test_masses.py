@@ -25,24 +25,25 @@ def one_block_each(layers: int = 3, steps: int = 2, frames: int = 3) -> Scores:
     maps = np.zeros((len(names), frames, frames + 1))
     maps[::2, :, :-1] = 1.0
     maps[1::2, :, -1] = 1.0
-    header = ScoresHeader("tiny", tuple(names), (2,) * len(names), (900.0, 20.0), {"net": (2, 2)}, KINDS[TA])
+    places = tuple(i for i in range(layers) for _ in range(2))
+    header = ScoresHeader("tiny", tuple(names), (2,) * len(names), (900.0, 20.0), {"net": (2, 2)}, KINDS[TA], places)
     return Scores(header, {0: PromptScores(mass, queries, queries, queries, maps)})
 
 
-def test_sites_of_one_module_stand_together_where_each_holds_one_that_can_go() -> None:
-    sites = [f"net.blocks.{i}.attn{j}" for i in range(3) for j in (1, 2)]
-    together = blocks(sites, sites[::2])
-    assert list(together.values()) == [[0, 1], [2, 3], [4, 5]]
+def test_sites_of_one_layer_stand_together() -> None:
+    header = one_block_each().header
+    together = blocks(header)
+    assert together == {"net.blocks.0": [0, 1], "net.blocks.1": [2, 3], "net.blocks.2": [4, 5]}
     assert short(list(together)) == ["0", "1", "2"]
-    apart = blocks(sites, sites)
-    assert len(apart) == 6
+    apart = blocks(replace(header, layers=()))
+    assert list(apart) == list(header.sites)
     assert short(list(apart))[:2] == ["0.attn1", "0.attn2"]
     assert short(["a.b", "a.very_long_name"]) == ["0", "1"]
 
 
 def test_mass_and_share_by_layer_and_step() -> None:
     scores = one_block_each()
-    layers = blocks(scores.header.sites, scores.header.sites[::2])
+    layers = blocks(scores.header)
     found = masses(scores, PruningAxis.LAYER, layers)
     assert found.labels == ("0", "1", "2")
     assert found.mass[TA].tolist() == [4, 8, 12]  # 2 heads, 2 steps

@@ -209,6 +209,27 @@ def test_units_are_the_axis_whatever_the_order_of_sites(
     assert keys == sorted(keys)  # later means later steps, then deeper
 
 
+def test_sites_of_one_layer_go_together_on_the_layer_axis_alone() -> None:
+    def site(path: str, index: int, component: str = "net") -> AttentionSite:
+        return AttentionSite(component, path, index, KINDS, {TA: (Removal.SELF_ONLY,)})
+
+    sites = [site(f"blocks.{i}.{name}", i) for i in range(3) for name in ("attn1", "attn_temp")]
+    units = make_units(sites, PruningAxis.LAYER, 2)
+    assert [(unit.name, unit.sites, unit.ranges) for unit in units] == [
+        (f"net.blocks.{i}", (f"net.blocks.{i}.attn1", f"net.blocks.{i}.attn_temp"), (0, 1)) for i in range(3)
+    ]
+    assert [unit.sites for unit in make_units(sites, PruningAxis.CELL, 1)] == [(s.fqn,) for s in sites]
+    strewn = [
+        site("down.0", 0),
+        site("up.0", 0),
+        site("down.1", 1),
+        site("up.1", 1),
+        site("mid", 2),
+        site("a.b", 0, "x"),
+    ]
+    assert [unit.name for unit in make_units(strewn, PruningAxis.LAYER, 1)] == ["net[0]", "x.a.b", "net[1]", "net.mid"]
+
+
 # --- the method -----------------------------------------------------------------------------------------------------
 
 

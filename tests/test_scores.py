@@ -116,6 +116,7 @@ OTHER_HEADERS: dict[str, Any] = {
     "levels": (900.0, 700.0, 400.0, math.nextafter(100.0, 0)),
     "passes": {"transformer": (1, 2, 2, 2)},
     "drift_target": AttentionKind.SELF,
+    "layers": (0, 0, 1),
     "removals": {},
     "identity": {"seed": 1, "model": "m"},
     "costs": {"forward": {}, "sites": {}},
