@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f3core.masses import short
-from f3core.report_text import LONG_TABLE, markdown_table, place, plural, si
+from f3core.report_text import DASH, LONG_TABLE, markdown_table, place, plural, si, times
 from f3core.sites import AttentionKind, PruningAxis
 from f3core.stats import Figure
 
@@ -41,26 +41,42 @@ def statements(study: AttentionStudy) -> Iterator[str]:
                 f"TA's AAS {_verb(trend.mass)} {over}: Spearman {_rho(trend.mass)} over {_places(trend)}; its share of "
                 f"a query's attention is {first} in the first and {last} in the last (Spearman {_rho(trend.share)})."
             )
+    yield from _between_frames(study)
+
+
+def _between_frames(study: AttentionStudy) -> Iterator[str]:
     mean = _mean(study.nearness)
     if mean is None:
-        yield "All pairs of frames get the same attention, or there is no pair of frames."
+        yield "All pairs of frames that are seen get the same attention, or there is no pair of frames."
         return
     if mean <= -SLIGHT:
         said = "Nearer frames get more attention" if mean <= -CLEAR else "Nearer frames get slightly more attention"
     else:
         said = "Nearer frames do not get more attention" if mean < SLIGHT else "Nearer frames get less attention"
+    of, pairs = "share", "all pairs of frames"
+    if study.unseen:
+        of, pairs = (
+            "share, as a multiple of even attention,",
+            f"the {_percent(1 - study.unseen)} of pairs that are seen",
+        )
     yield (
-        f"{said}: Spearman of the share with the distance {_rho(study.nearness)} over all pairs of frames; it is "
+        f"{said}: Spearman of the {of} with the distance {_rho(study.nearness)} over {pairs}; it is "
         f"negative at {study.nearer} of {study.sites} sites that hold TA."
     )
-    own, others = study.by_distance[0].mean, 1 - study.by_distance[0].mean
-    text = others - sum(sum(row) for row in study.frame_map) / len(study.frame_map) + own
-    frames = len(study.frame_map)
+    count = len(study.frame_map)
+    text = 1 - sum(sum(row) for row in study.frame_map) / count
+    names = {0: "its own frame", 1: "a neighbouring one", count - 1: "the farthest"}
+    shares = [(name, share) for i, name in names.items() if (share := study.by_distance[i])]
+    first, *others = (f"{name} {_percent(share.mean)}" for name, share in shares)
+    told = ", ".join([f"{first} of its attention", *others, *([f"text {_percent(text)}"] if text > 5e-4 else [])])
+    if not study.unseen:
+        even = f"uniform attention to {count} frames would give each {_percent(1 / count)}"
+        yield f"At these sites a query gives {told}; {even}."
+        return
+    multiples = ", ".join(f"{name} {times(found.mean)}" for i, name in names.items() if (found := study.over_even[i]))
     yield (
-        f"At these sites a query gives its own frame {_percent(own)} of its attention, a neighbouring one "
-        f"{_percent(study.by_distance[1].mean)}, the farthest {_percent(study.by_distance[-1].mean)}"
-        + (f", text {_percent(text)}" if text > 5e-4 else "")
-        + f"; uniform attention to {frames} frames would give each {_percent(1 / frames)}."
+        f"At these sites a query gives {told}, where it sees them; as multiples of even attention to the frames that "
+        f"it sees, {multiples}."
     )
 
 
@@ -84,7 +100,7 @@ def _verb(rho: Sequence[float | None]) -> str:
 
 def _rho(rho: Sequence[float | None]) -> str:
     known = [value for value in rho if value is not None]
-    return Figure.of(known).text(len(known) > 1, "+.2f") if known else "–"
+    return Figure.of(known).text(len(known) > 1, "+.2f") if known else DASH
 
 
 def _places(trend: Trend) -> str:
@@ -102,7 +118,7 @@ def parts(study: AttentionStudy) -> Lines:
     rows = []
     for name, part in zip(names, study.parts, strict=True):
         scores = [si(part.mass[kind].mean).strip() for kind in study.kinds]
-        shares = [part.share[kind].text(several, ".3f") if kind in part.share else "–" for kind in study.kinds]
+        shares = [part.share[kind].text(several, ".3f") if kind in part.share else DASH for kind in study.kinds]
         rows.append([name, *scores, *shares])
     return head, rows
 
@@ -114,10 +130,13 @@ def trends(study: AttentionStudy) -> Lines:
 
 
 def distances(study: AttentionStudy) -> Lines:
-    """Mean share by distance between frames."""
+    """Mean share by distance between frames, and against even attention where frames see different numbers of them."""
     several = len(study.seeds) > 1
-    rows = [[f"{i}" if i else "0 (own frame)", found.text(several, ".3f")] for i, found in enumerate(study.by_distance)]
-    return ["distance", "share of a query, each frame"], rows
+    columns = [study.by_distance, *([study.over_even] if study.unseen else [])]
+    rows = []
+    for i, found in enumerate(zip(*columns, strict=True)):
+        rows.append([f"{i}" if i else "0 (own frame)", *(f.text(several, ".3f") if f else DASH for f in found)])
+    return ["distance", "share of a query, each frame", "over even attention"][: 1 + len(columns)], rows
 
 
 def notes(study: AttentionStudy) -> Iterator[str]:
@@ -130,6 +149,11 @@ def notes(study: AttentionStudy) -> Iterator[str]:
         "Attention Score, attention mass summed over prompts, queries and heads. Share: the part of one query's "
         "attention, at the sites that pay any to that kind."
     )
+    if study.unseen:
+        yield (
+            f"{_percent(study.unseen)} of the pairs of frames are never seen at their site (its model masks them); they "
+            "are left out between frames. Even attention: the same to every frame that the query sees."
+        )
     yield (
         f"A trend is called one from a Spearman correlation of ±{CLEAR} with the place of the layer or step on, slight "
         f"from ±{SLIGHT}."

@@ -95,7 +95,9 @@ def test_statements_say_what_the_numbers_show(scored: tuple[Path, Scores]) -> No
     assert progress.startswith("TA's AAS does not change as denoising goes on: Spearman – over 4 steps; ")
     assert near.startswith("Nearer frames get more attention: Spearman of the share with the distance −0.87")
     assert near.endswith("negative at 4 of 4 sites that hold TA.")
-    assert "the farthest 14.3 %; uniform attention to 3 frames would give each 33.3 %" in split
+    assert (
+        "a neighbouring one 26.8 %, the farthest 14.3 %; uniform attention to 3 frames would give each 33.3 %" in split
+    )
     assert {(t.kind, t.axis, t.mass) for t in found.trends if t.kind is SA} == {
         (SA, PruningAxis.LAYER, (1.0,)),
         (SA, PruningAxis.TIMESTEP, (None,)),
@@ -108,3 +110,54 @@ def test_statements_say_what_the_numbers_show(scored: tuple[Path, Scores]) -> No
     assert head == ["layer", "CA score", "SA score", "TA score", "CA share", "SA share", "TA share"]
     assert rows[0][-1] == "0.700 ± 0.2"
     assert rows[0][0] == "0"
+
+
+def causal(scores: Scores, by_distance: list[float]) -> Scores:
+    """`made_up` scores of a model whose frames see none that come after them."""
+    made = made_up(scores, [0.9, 0.8, 0.7, 0.6], by_distance)
+    for prompt in made.prompts.values():
+        prompt.frames[0::2, :, :-1] = np.tril(prompt.frames[0::2, :, :-1])
+    return made
+
+
+def test_pairs_that_are_never_seen_are_left_out(scored: tuple[Path, Scores]) -> None:
+    spec, scores = scored
+    job = resolve(load_spec(spec), installed(), check_output=False)
+    found, _ = attention_study._study(job.file, job, [causal(scores, [4, 2, 1])], [0])
+    assert found.unseen == pytest.approx(1 / 3)
+    assert found.nearness == (pytest.approx(-(0.75**0.5)),)
+    assert found.nearer == 4
+    near, split = found.statements[2:]
+    assert near == (
+        "Nearer frames get more attention: Spearman of the share, as a multiple of even attention, with the distance "
+        "−0.87 over the 66.7 % of pairs that are seen; it is negative at 4 of 4 sites that hold TA."
+    )
+    # shares of own frames 1, 4/6, 4/7; even attention 1/2 and 1/3, of the first frame no choice
+    own, neighbour, farthest = (float(figure.mean) for figure in found.by_distance if figure)
+    assert (own, neighbour, farthest) == pytest.approx(((1 + 4 / 6 + 4 / 7) / 3, (2 / 6 + 2 / 7) / 2, 1 / 7))
+    assert [figure.mean for figure in found.over_even if figure] == pytest.approx(
+        [(8 / 6 + 12 / 7) / 2, (4 / 6 + 6 / 7) / 2, 3 / 7]
+    )
+    assert split.endswith("its own frame 1.52×, a neighbouring one 0.76×, the farthest 0.43×.")
+    assert "33.3 % of the pairs of frames are never seen" in attention_text.to_markdown(found)
+    assert attention_text.distances(found)[0][-1] == "over even attention"
+
+    even, _ = attention_study._study(job.file, job, [causal(scores, [1, 1, 1])], [0])
+    assert even.nearness == (None,)  # though a frame's share falls with the number of those before it
+    assert even.nearer == 0
+
+
+def test_a_distance_that_is_never_seen_has_no_share(scored: tuple[Path, Scores]) -> None:
+    spec, scores = scored
+    job = resolve(load_spec(spec), installed(), check_output=False)
+    found, _ = attention_study._study(job.file, job, [causal(scores, [2, 1, 0])], [0])
+    assert found.by_distance[2] is None
+    assert found.over_even[2] is None
+    assert "farthest" not in found.statements[-1]
+    assert attention_text.distances(found)[1][2] == ["2", "–", "–"]
+
+
+def test_one_step_makes_no_trend(tiny_spec: Write) -> None:
+    found = attention(load_spec(tiny_spec(), ["sweep={seeds: [0]}", "calibrate.steps=1"]))
+    assert {trend.axis for trend in found.trends} == {PruningAxis.LAYER}
+    assert not any("over 1 step" in statement for statement in found.statements)
