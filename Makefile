@@ -4,11 +4,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check clean
+PAPER := table3_cogvideo table4_cogvideo table4_cogvideo_drop figure3_cogvideo \
+         table3_tune_a_video table4_tune_a_video table4_tune_a_video_drop figure3_tune_a_video
+
+.PHONY: demo paper test test-fast check clean
 
 demo: $(STAMP)
 	rm -rf runs/quickstart runs/quickstart.partial
 	$(BIN)/f3core apply specs/quickstart.yaml
+
+paper: $(STAMP)
+	for name in $(PAPER); do \
+	  case $$name in figure*) command=attention ;; *) command=sweep ;; esac; \
+	  rm -rf runs/paper/$$name; \
+	  $(BIN)/f3core $$command specs/paper/$$name.yaml || exit 1; \
+	done
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --cov=f3core --cov-report=term --cov-fail-under=90
