@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from f3core import attention_text, figures
 from f3core.adapter import Model
-from f3core.engine import SPEC, inputs_of, score, silent
+from f3core.engine import SPEC, command, inputs_of, score, silent
 from f3core.environment import Machine, library_versions, machine, now
 from f3core.job import Job
 from f3core.masses import Masses, blocks, masses, temporal_maps
 from f3core.measure import Listener
 from f3core.scores import Array, Scores
-from f3core.seeds import command, each_seed, seeded
+from f3core.seeds import each_seed, seeded
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 from f3core.spec import SpecFile, SweepSpec
 from f3core.stats import Figure, spearman
@@ -132,7 +132,7 @@ def _study(
     layers = blocks(header)
     by_axis = {a: [masses(run, a, layers) for run in runs] for a in (PruningAxis.LAYER, PruningAxis.TIMESTEP)}
     maps = np.stack([temporal_maps(run) for run in runs])  # [seeds, sites, F, F]
-    seen = (maps > 0).any(axis=0)
+    seen = np.asarray((maps > 0).any(axis=0))
     shares, ratios = np.where(seen, maps, np.nan), _over_even(maps, seen)
     found = AttentionStudy(
         date=now(),
@@ -216,7 +216,8 @@ def _over_even(maps: Array, seen: NDArray[np.bool_]) -> Array:
     frames = seen.sum(axis=2, keepdims=True)
     total = maps.sum(axis=3, keepdims=True)
     even = np.divide(total, frames, out=np.zeros_like(total), where=frames > 0)
-    return np.divide(maps, even, out=np.full_like(maps, np.nan), where=seen & (frames > 1) & (even > 0))
+    found: Array = np.divide(maps, even, out=np.full_like(maps, np.nan), where=seen & (frames > 1) & (even > 0))
+    return found
 
 
 def _by_distance(maps: Array) -> tuple[Figure | None, ...]:
@@ -235,7 +236,8 @@ def _known_mean(maps: Array) -> Array:
     known = ~np.isnan(maps)
     count = known.sum(axis=0)
     total = np.where(known, maps, 0).sum(axis=0)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    mean: Array = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return mean
 
 
 def _nearness(ratios: Array) -> float | None:

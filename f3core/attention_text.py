@@ -5,30 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from f3core.masses import short
-from f3core.report_text import DASH, LONG_TABLE, markdown_table, place, plural, si, times
+from f3core.report_text import DASH, LONG_TABLE, Lines, markdown_table, place, plural, si, terminal_table, times
 from f3core.sites import AttentionKind, PruningAxis
-from f3core.stats import Figure
+from f3core.stats import Figure, spread_over
 
 if TYPE_CHECKING:
     from f3core.attention_study import AttentionStudy, Trend
 
 CLEAR, SLIGHT = 0.7, 0.3
 """Correlations of at least so much are called a trend, or a slight one."""
-Lines = tuple[list[str], list[list[str]]]
-"""the head and the rows of a table"""
 
 
 def title(study: AttentionStudy) -> str:
     """What the picture shows."""
     over = "layers" if study.axis is PruningAxis.LAYER else "denoising steps"
-    seeds = f"mean ± sd over {len(study.seeds)} seeds" if len(study.seeds) > 1 else "one seed"
-    return f"Attention by kind over {over}; {plural(study.prompts, 'prompt')}, {seeds}"
+    return f"Attention by kind over {over}; {plural(study.prompts, 'prompt')}, {spread_over(study.seeds)}"
 
 
 def statements(study: AttentionStudy) -> Iterator[str]:
@@ -55,10 +50,8 @@ def _between_frames(study: AttentionStudy) -> Iterator[str]:
         said = "Nearer frames do not get more attention" if mean < SLIGHT else "Nearer frames get less attention"
     of, pairs = "share", "all pairs of frames"
     if study.unseen:
-        of, pairs = (
-            "share, as a multiple of even attention,",
-            f"the {_percent(1 - study.unseen)} of pairs that are seen",
-        )
+        of = "share, as a multiple of even attention,"
+        pairs = f"the {_percent(1 - study.unseen)} of pairs that are seen"
     yield (
         f"{said}: Spearman of the {of} with the distance {_rho(study.nearness)} over {pairs}; it is "
         f"negative at {study.nearer} of {study.sites} sites that hold TA."
@@ -151,8 +144,8 @@ def notes(study: AttentionStudy) -> Iterator[str]:
     )
     if study.unseen:
         yield (
-            f"{_percent(study.unseen)} of the pairs of frames are never seen at their site (its model masks them); they "
-            "are left out between frames. Even attention: the same to every frame that the query sees."
+            f"{_percent(study.unseen)} of the pairs of frames are never seen at their site; they are left out "
+            "between frames. Even attention: the same to every frame that the query sees."
         )
     yield (
         f"A trend is called one from a Spearman correlation of ±{CLEAR} with the place of the layer or step on, slight "
@@ -162,16 +155,9 @@ def notes(study: AttentionStudy) -> Iterator[str]:
 
 def render(study: AttentionStudy) -> RenderableType:
     """Tables and statements for a terminal."""
-    found: list[RenderableType] = [Text(title(study))]
-    for head, rows in (parts(study), trends(study), distances(study)):
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for i, name in enumerate(head):
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        found.append(table)
-    found += [Text(f"→ {statement}", style="bold") for statement in study.statements]
-    return Group(*found, *(Text(f"· {note}", style="dim") for note in notes(study)))
+    tables = [terminal_table(*lines) for lines in (parts(study), trends(study), distances(study)) if lines[1]]
+    said = [Text(f"→ {statement}", style="bold") for statement in study.statements]
+    return Group(Text(title(study)), *tables, *said, *(Text(f"· {note}", style="dim") for note in notes(study)))
 
 
 def to_markdown(study: AttentionStudy) -> str:
@@ -186,8 +172,7 @@ def to_markdown(study: AttentionStudy) -> str:
         f"![{title(study)}](attention.png)",
         f"## By {'layer' if study.axis is PruningAxis.LAYER else 'denoising step'}",
         table,
-        "## Trends",
-        markdown_table(*trends(study)),
+        *(["## Trends", markdown_table(*trends(study))] if study.trends else []),
         "## Between frames",
         markdown_table(*distances(study)),
         "\n".join(f"- {note}" for note in notes(study)),

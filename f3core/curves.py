@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from f3core.clips import INK
 from f3core.figures import COLOURS, NAMES
+from f3core.report_text import plural
+from f3core.stats import spread_over
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,8 +65,8 @@ def draw(sweep: Sweep, path: Path) -> None:
 
 
 def _title(sweep: Sweep) -> str:
-    seeds = f"mean ± sd over {len(sweep.seeds)} seeds" if len(sweep.seeds) > 1 else "one seed"
-    return f"Quality against cost, by share of units pruned (axis {sweep.axis}); {sweep.clips} clips, {seeds}"
+    clips = plural(sweep.clips, "clip")
+    return f"Quality against cost, by share of units pruned (axis {sweep.axis}); {clips}, {spread_over(sweep.seeds)}"
 
 
 def _measures(sweep: Sweep) -> list[_Measure]:

@@ -157,6 +157,11 @@ def as_file(spec: str | Path | Spec | SpecFile, overrides: Iterable[str] = ()) -
     return load_spec(spec, overrides)
 
 
+def command(name: str, file: SpecFile) -> str:
+    """What repeats a run of this spec, as it is typed."""
+    return " ".join([f"f3core {name}", file.name, *(f"--set {shlex.quote(o)}" for o in file.overrides)])
+
+
 def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     """Load the job's model, or take the given pipeline, and find its sites."""
     spec = job.file.spec.model
@@ -285,7 +290,7 @@ def _report(
         date=report.now(),
         versions=report.library_versions(),
         machine=report.machine(),
-        command=" ".join(["f3core apply", job.file.name, *(f"--set {shlex.quote(o)}" for o in job.file.overrides)]),
+        command=command("apply", job.file),
         spec=job.file.name,
         source=job.file.spec.model.source,
         plan=report.PlanSummary.of(plan),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from f3core.report import MacsChange, Report
 
 DASH = "–"
+Lines = tuple[list[str], list[list[str]]]
+"""the head and the rows of a table"""
 LONG_TABLE = 40
 """More units than this are folded away in Markdown."""
 
@@ -210,6 +213,16 @@ def render(report: Report) -> RenderableType:
     lines += [_item("·", note, "") for note in report.notes]
     lines += [_item("!", warning, "yellow") for warning in report.warnings]
     return Group(*lines)
+
+
+def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Iterable[str] = ()) -> Table:
+    """A table whose first column, and those named in ``left``, stand to the left."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for i, title in enumerate(head):
+        table.add_column(title, justify="left" if not i or title in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _item(mark: str, text: str, style: str) -> Table:

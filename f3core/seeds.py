@@ -1,16 +1,17 @@
-"""What studies over seeds share: a spec under another seed, what reproduces them, and finished seeds that are kept."""
+"""What studies over seeds share: a spec under another seed, and finished seeds that are kept."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from f3core.adapter import Model
 from f3core.engine import load
+from f3core.errors import OutputError
+from f3core.identity import calibration_identity
 from f3core.job import Job, resolve
 from f3core.measure import Listener
 from f3core.registry import installed
@@ -32,26 +33,47 @@ def changed(job: Job, *overrides: str) -> Job:
     return resolve(file, job.registry, check_output=False)
 
 
-def command(name: str, file: SpecFile) -> str:
-    """What reproduces a study of this spec, as it is typed."""
-    return " ".join([f"f3core {name}", file.name, *(f"--set {shlex.quote(o)}" for o in file.overrides)])
-
-
 def each_seed(
     jobs: Mapping[int, Job], scratch: Path, listener: Listener, one: Callable[[Job, Model, int], Any]
 ) -> list[Any]:
     """``one(job, model, seed)`` of every seed, in order, as JSON values.
 
     Finished seeds are kept in ``scratch`` and read, not run again; the model is loaded once, if there is a seed to run.
+    Raises `OutputError` when a kept seed is of another model or other prompts than the rest.
     """
-    model: Model | None = None
-    parts = []
-    for seed, job in jobs.items():
-        done = scratch / f"seed-{seed}.json"
-        if not done.exists():
-            model = model or load(job, listener=listener)
-            unfinished = done.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(one(job, model, seed)), encoding="utf-8")
-            os.replace(unfinished, done)
-        parts.append(json.loads(done.read_text(encoding="utf-8")))
-    return parts
+    files = {seed: scratch / f"seed-{seed}.json" for seed in jobs}
+    kept = {seed: json.loads(file.read_text(encoding="utf-8")) for seed, file in files.items() if file.exists()}
+    missing = [seed for seed in jobs if seed not in kept]
+    if not missing:
+        first, *others = kept
+        for seed in others:
+            _same({"model": kept[first]["identity"]["model"]}, kept[seed], seed, scratch)
+    else:
+        model = load(jobs[missing[0]], listener=listener)
+        for seed, part in kept.items():
+            _same(_identity(jobs[seed], model), part, seed, scratch)
+        for seed in missing:
+            kept[seed] = {"identity": _identity(jobs[seed], model), "result": one(jobs[seed], model, seed)}
+            unfinished = files[seed].with_suffix(".tmp")
+            unfinished.write_text(json.dumps(kept[seed]), encoding="utf-8")
+            os.replace(unfinished, files[seed])
+    return [kept[seed]["result"] for seed in jobs]
+
+
+def _identity(job: Job, model: Model) -> dict[str, Any]:
+    """What must agree between what was kept of a seed and what would be made of it now."""
+    spec = job.file.spec
+    prompts = job.prompts(spec.calibrate.num_prompts, spec.calibrate.seed)
+    if spec.evaluate is not None:
+        prompts = [*prompts, *job.prompts(spec.evaluate.num_clips, spec.evaluate.seed)]
+    return calibration_identity(job, model, prompts)
+
+
+def _same(wanted: Mapping[str, Any], part: Mapping[str, Any], seed: int, scratch: Path) -> None:
+    found = part["identity"]
+    differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    if differing:
+        raise OutputError(
+            f"the unfinished run in {scratch.parent} did seed {seed} with other settings than it would now (another "
+            f"{', '.join(differing)}); remove the folder to begin again, or give another --output"
+        )

@@ -46,3 +46,8 @@ class Figure(BaseModel):
         """``0.912 ± 0.01``, or without the ``spread`` the mean alone. ``form``: of the mean."""
         mean = f"{self.mean:{form}}".replace("-", "−", 1) if self.mean < 0 else f"{self.mean:{form}}"
         return f"{mean} ± {self.sd:.1g}" if spread else mean
+
+
+def spread_over(seeds: Sequence[int]) -> str:
+    """What a picture shows of figures over these seeds."""
+    return f"mean ± sd over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"

@@ -8,23 +8,22 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from f3core import evaluate
 from f3core.adapter import Model
-from f3core.engine import inputs_of, prune, score, silent
-from f3core.environment import Machine, machine, now
+from f3core.engine import command, inputs_of, prune, score, silent
+from f3core.environment import Machine, library_versions, machine, now
 from f3core.errors import SpecError, suggest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.plan import PruningPlan, select
 from f3core.planning import make_plan
+from f3core.report_text import DASH, Lines, markdown_table, place, plural, terminal_table
 from f3core.seeds import changed, each_seed, seeded
 from f3core.spec import SpecFile
-from f3core.stats import spearman
+from f3core.stats import Figure, spearman
 from f3core.trial import Trial
 from f3core.workspace import workspace
 
@@ -51,9 +50,13 @@ class RankStudy(_Frozen):
     """A whole study. ``leave_one_out``: per seed, the damage of pruning each unit alone, in the order of ``units``.
     ``unpruned``: the metrics' figures without pruning, per seed."""
 
+    version: int = 1
     date: str
     machine: Machine
+    versions: dict[str, str]
+    command: str
     spec: str
+    source: str
     axis: str
     target: str
     clips: int
@@ -119,7 +122,10 @@ def rank_study(
         study = RankStudy(
             date=now(),
             machine=machine(),
+            versions=library_versions(),
+            command=_command(file, criteria, ratios, seeds),
             spec=file.name,
+            source=file.spec.model.source,
             axis=parts[0]["axis"],
             target=str(first.file.spec.prune.target),
             clips=parts[0]["clips"],
@@ -135,6 +141,12 @@ def rank_study(
         (work.folder / "rank_study.md").write_text(to_markdown(study), encoding="utf-8")
         work.finish()
     return study
+
+
+def _command(file: SpecFile, criteria: Sequence[str], ratios: Sequence[float], seeds: Sequence[int]) -> str:
+    options = {"criteria": criteria, "ratios": [f"{ratio:g}" for ratio in ratios], "seeds": seeds}
+    given = " ".join(f"--{name} {','.join(map(str, values))}" for name, values in options.items())
+    return f"{command('rank-study', file)} {given}"
 
 
 def _one_seed(
@@ -201,7 +213,7 @@ def _choosing(plan: PruningPlan, chosen: frozenset[int]) -> PruningPlan:
 # --- to read --------------------------------------------------------------------------------------------------------
 
 
-def _rows(study: RankStudy, ratio: float) -> tuple[list[str], list[list[str]]]:
+def _rows(study: RankStudy, ratio: float) -> Lines:
     """What a table of one ratio says: means over seeds, and of Spearman its standard deviation."""
     metrics, key = sorted(study.unpruned[0]), f"{ratio:g}"
     head = ["criterion", "Spearman", "damage", *metrics]
@@ -209,7 +221,7 @@ def _rows(study: RankStudy, ratio: float) -> tuple[list[str], list[list[str]]]:
     for name in dict.fromkeys(r.criterion for r in study.results):
         mine = [r for r in study.results if r.criterion == name]
         found = [r.spearman for r in mine if r.spearman is not None]
-        correlation = f"{np.mean(found):+.2f} ± {np.std(found):.2f}" if found else "–"
+        correlation = Figure.of(found).text(len(found) > 1, "+.2f") if found else DASH
         damage = f"{np.mean([r.damage[key] for r in mine]):.3g}"
         quality = (f"{np.mean([r.quality[key][metric] for r in mine]):.3g}" for metric in metrics)
         rows.append([name, correlation, damage, *quality])
@@ -220,33 +232,30 @@ def render(study: RankStudy) -> RenderableType:
     """A table a ratio, for a terminal."""
     tables: list[RenderableType] = []
     for ratio in study.ratios:
-        head, rows = _rows(study, ratio)
-        table = Table(*head, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{_title(study)}, ratio {ratio:g}")
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
+        tables += [Text(f"{_title(study)}, ratio {ratio:g}"), terminal_table(*_rows(study, ratio))]
     return Group(*tables, Text(f"Best: {study.best}, by mean Spearman with the damage of pruning each unit alone."))
 
 
 def _title(study: RankStudy) -> str:
-    return f"{study.target}, axis {study.axis}: {len(study.units)} units, {len(study.seeds)} seeds"
+    return f"{study.target}, axis {study.axis}: {plural(len(study.units), 'unit')}, {plural(len(study.seeds), 'seed')}"
 
 
 def to_markdown(study: RankStudy) -> str:
     """The tables, how they were made, and the damage of every unit alone."""
-    tables = ""
-    for ratio in study.ratios:
-        head, rows = _rows(study, ratio)
-        lines = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-        tables += f"## Ratio {ratio:g}\n\n{lines}\n\n"
+    tables = [part for r in study.ratios for part in (f"## Ratio {r:g}", markdown_table(*_rows(study, r)))]
     alone = np.mean(np.asarray(study.leave_one_out), axis=0)
-    units = "\n".join(f"| {name} | {damage:.3g} |" for name, damage in zip(study.units, alone, strict=True))
-    return (
-        f"# Rank study: {study.target}, axis {study.axis}\n\n"
-        f"{study.date}, {study.machine.cpu}, {study.machine.cores} cores. Spec `{study.spec}`, seeds "
-        f"{', '.join(map(str, study.seeds))}, {study.clips} clips of {study.steps} steps each.\n\n"
+    units = [(name, f"{damage:.3g}") for name, damage in zip(study.units, alone, strict=True)]
+    parts = [
+        f"# Rank study: {study.target}, axis {study.axis}",
+        f"Seeds {', '.join(map(str, study.seeds))}, {plural(study.clips, 'clip')} of {study.steps} steps each.",
         "Damage is the mean squared error to the unpruned model's clips from the same noise; Spearman is with the "
-        "damage of pruning each unit alone, mean and standard deviation over seeds; the rest are means over seeds.\n\n"
-        f"{tables}Best by Spearman: **{study.best}**.\n\n"
-        f"## Every unit alone\n\n| unit pruned alone | mean damage |\n| --- | --- |\n{units}\n"
-    )
+        "damage of pruning each unit alone, mean and standard deviation over seeds; the rest are means over seeds.",
+        *tables,
+        f"Best by Spearman: **{study.best}**.",
+        "## Every unit alone",
+        markdown_table(("unit pruned alone", "mean damage"), units),
+        "## Reproduce",
+        f"```\n{study.command}\n```",
+        markdown_table(("", ""), place(study.source, study.spec, study.date, study.machine, study.versions)),
+    ]
+    return "\n\n".join(parts) + "\n"

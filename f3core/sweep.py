@@ -10,7 +10,7 @@ from typing import Any
 
 from f3core import curves, sweep_text
 from f3core.adapter import Model
-from f3core.engine import SPEC, inputs_of, prune, score, silent
+from f3core.engine import SPEC, command, inputs_of, prune, score, silent
 from f3core.environment import library_versions, machine, now
 from f3core.evaluate import damage
 from f3core.footprint import model_size
@@ -19,7 +19,7 @@ from f3core.measure import Listener, count_change
 from f3core.plan import PruningPlan
 from f3core.planning import make_plan
 from f3core.scores import Scores
-from f3core.seeds import changed, command, each_seed, seeded
+from f3core.seeds import changed, each_seed, seeded
 from f3core.sites import AttentionKind, AttentionSite, Removal
 from f3core.spec import SpecFile, SweepSpec
 from f3core.sweep_rows import Outcome, Sweep, rows_of

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from f3core.report_text import markdown_table, place, plural, seconds, si, times
+from f3core.report_text import Lines, markdown_table, place, plural, seconds, si, terminal_table, times
 
 if TYPE_CHECKING:
     from f3core.sweep_rows import Row, Sweep
-
-Lines = tuple[list[str], list[list[str]]]
-"""the head and the rows of a table"""
 
 
 def cost(sweep: Sweep) -> Lines:
@@ -109,16 +104,8 @@ def notes(sweep: Sweep) -> Iterator[str]:
 
 def render(sweep: Sweep) -> RenderableType:
     """The tables for a terminal."""
-    parts: list[RenderableType] = [Text(headline(sweep))]
-    for head, rows in (cost(sweep), time(sweep), quality(sweep)):
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        for title in head:
-            table.add_column(title, justify="left" if title in ("pruned", "by") else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        if rows:
-            parts.append(table)
-    return Group(*parts, *(Text(f"· {note}", style="dim") for note in notes(sweep)))
+    tables = [terminal_table(head, rows, ["by"]) for head, rows in (cost(sweep), time(sweep), quality(sweep)) if rows]
+    return Group(Text(headline(sweep)), *tables, *(Text(f"· {note}", style="dim") for note in notes(sweep)))
 
 
 def to_markdown(sweep: Sweep) -> str:

@@ -34,7 +34,11 @@ def test_a_study_measures_every_unit_and_criterion(tiny_spec: Write, tmp_path: P
     assert found.best in {"aas", "drift", "random"}
     written = study.RankStudy.model_validate_json((tmp_path / "run" / "rank_study.json").read_text())
     assert written == found
-    assert "leave_one_out" in (tmp_path / "run" / "rank_study.md").read_text()
+    text = (tmp_path / "run" / "rank_study.md").read_text()
+    assert "leave_one_out" in text
+    assert found.command in text
+    assert found.command.endswith("--criteria aas,drift,random --ratios 0.25,0.5 --seeds 0,1")
+    assert "torch" in found.versions
 
 
 def test_finished_seeds_are_kept(tiny_spec: Write, tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from f3core import engine, sweep_text
-from f3core.errors import SpecError
+from f3core.errors import OutputError, SpecError
 from f3core.scores import Scores
+from f3core.seeds import each_seed
 from f3core.sites import AttentionKind, Removal
 from f3core.spec import load_spec
 from f3core.sweep import sweep
@@ -96,6 +99,44 @@ def test_finished_seeds_are_kept(tiny_spec: Write, tmp_path: Path) -> None:
         "seed-0-TA.safetensors",
         "seed-1-TA.safetensors",
     ]
+
+
+def rewrite(folder: Path) -> None:
+    """Other weights in the same files."""
+    (file,) = (folder / "transformer").glob("*.safetensors")
+    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+
+
+def test_a_sweep_does_not_go_on_with_another_model(tiny_spec: Write, tiny_folder: Path, tmp_path: Path) -> None:
+    spec, model = tiny_spec(EVALUATE), tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    sets = (f"model.source={model}", "sweep={ratios: [0.5], seeds: [0, 1]}")
+
+    def interrupt(task: str, done: int, total: int) -> None:
+        if task.startswith("Seed 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, *sets, listener=interrupt)
+    prompts = tmp_path / "prompts.txt"
+    before = prompts.read_text()
+    prompts.write_text(before.replace("red", "blue"))
+    with pytest.raises(OutputError, match=r"run.partial did seed 0 .*another prompts\); remove"):
+        run(spec, *sets, resume=True)
+    prompts.write_text(before)
+    rewrite(model)
+    with pytest.raises(OutputError, match=r"another model\); remove the folder to begin again"):
+        run(spec, *sets, resume=True)
+    assert (tmp_path / "run.partial" / "unfinished" / "seed-0.json").exists()
+
+
+def test_finished_seeds_of_two_models_do_not_mix(tmp_path: Path) -> None:
+    jobs = dict.fromkeys((0, 1))
+    for seed, weights in ((0, "x"), (1, "y")):
+        part = {"identity": {"model": {"transformer": weights}, "seed": seed}, "result": seed}
+        (tmp_path / f"seed-{seed}.json").write_text(json.dumps(part))
+    with pytest.raises(OutputError, match=r"did seed 1 .*another model"):
+        each_seed(jobs, tmp_path, engine.silent, pytest.fail)  # type: ignore[arg-type]
 
 
 def test_nothing_to_measure_with_is_refused_before_the_model_is_loaded(tiny_spec: Write, tmp_path: Path) -> None:
