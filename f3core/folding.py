@@ -2,7 +2,8 @@
 
 The two maps fold into one, W_o W_v. Where that holds at every step the folded map takes the module's place, and
 queries, keys, values and output leave the model; where it holds at some steps the module keeps its weights and the
-folded map is computed from them once. Source: F3-Pruning, arXiv 2312.03459, equation 4, for maps of frames alone.
+folded map is computed from them whenever such steps begin. Source: F3-Pruning, arXiv 2312.03459, equation 4, for maps
+of frames alone.
 """
 
 from __future__ import annotations
@@ -62,28 +63,40 @@ def _state(tensor: Tensor | None) -> tuple[Any, ...]:
 
 
 class _ValueOnly(nn.Module):
-    """While its gate is active, the folded map of its first input; kept until a weight changes, never saved."""
+    """While its gate is active, the folded map of its first input; never saved.
+
+    The map is kept while forwards of one step range follow one another and no weight is seen to change. It is made
+    anew with each entry into a range, because writes through ``.data``, as fusing a LoRA does, leave no trace.
+    """
 
     f3_gate: Gate
     f3_value: str
     f3_output: str
     f3_known: tuple[Any, ...] | None
-    f3_weight: Tensor
+    f3_weight: Tensor | None
     f3_bias: Tensor | None
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if not self.f3_gate.active():
+            self._forget()
             return super().forward(hidden_states, *args, **kwargs)
         value, output = self.get_submodule(self.f3_value), self.get_submodule(self.f3_output)
         if torch.compiler.is_compiling() or not _foldable(value, output, hidden_states):
+            self._forget()
             return output(value(hidden_states))
         assert isinstance(value, nn.Linear)
         assert isinstance(output, nn.Linear)
-        state = tuple(_state(t) for linear in (value, output) for t in (linear.weight, linear.bias))
+        tensors = (t for linear in (value, output) for t in (linear.weight, linear.bias))
+        state = (self.f3_gate.clock.step_range, *map(_state, tensors))
         if state != self.f3_known:
             weight, bias = fold(value, output)
             vars(self).update(f3_weight=weight, f3_bias=bias, f3_known=state)
+        assert self.f3_weight is not None
         return nn.functional.linear(hidden_states, self.f3_weight, self.f3_bias)
+
+    def _forget(self) -> None:
+        if not torch.compiler.is_compiling() and self.f3_known is not None:
+            vars(self).update(f3_weight=None, f3_bias=None, f3_known=None)
 
 
 def _foldable(value: nn.Module, output: nn.Module, hidden: Tensor) -> bool:
@@ -103,7 +116,7 @@ def value_only(module: nn.Module, gate: Gate, *, value: str = "to_v", output: st
     """
     maps = module.get_submodule(value), module.get_submodule(output)
     if not gate.always:
-        return become_(module, _ValueOnly, f3_gate=gate, f3_value=value, f3_output=output, f3_known=None, f3_bias=None)
+        return become_(module, _ValueOnly, f3_gate=gate, f3_value=value, f3_output=output, f3_known=None)
     for path, linear in zip((value, output), maps, strict=True):
         if type(linear) is not nn.Linear:
             raise PlanError(

@@ -121,11 +121,11 @@ def test_the_folded_map_follows_the_weights(change: Callable[[nn.Module], None])
     assert change is other_dtype or not torch.equal(left(hidden, 3), before)
 
 
-def test_it_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_computed_once_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
     times = []
     monkeypatch.setattr(folding, "fold", lambda *maps: times.append(1) or fold(*maps))
     left, clock = gated(attention())
-    for level in (900.0, 800.0, 100.0, 900.0):
+    for level in (900.0, 800.0, 700.0):
         clock.tick(level)
         left(TOKENS, 3)
     assert len(times) == 1
@@ -134,6 +134,45 @@ def test_it_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():
         left(TOKENS, 3)
     assert len(times) == 1
+    for level in (100.0, 900.0, 800.0):
+        clock.tick(level)
+        left(TOKENS, 3)
+    assert len(times) == 2
+
+
+def two_ranges(module: nn.Module) -> tuple[nn.Module, Clock]:
+    """Pruned in both of the ranges that this generation meets."""
+    clock = Clock((StepRange(low=700.0), StepRange(low=500.0, high=700.0), StepRange(high=500.0)))
+    return value_only(module, Gate(clock, frozenset({0, 1}))), clock
+
+
+@pytest.mark.parametrize(("make", "levels"), [(gated, (900.0, 800.0, 100.0)), (two_ranges, (900.0, 600.0))])
+def test_writes_that_leave_no_trace_are_met_by_the_next_generation(
+    make: Callable[[nn.Module], tuple[nn.Module, Clock]], levels: tuple[float, ...]
+) -> None:
+    left, clock = make(attention())
+
+    def generation() -> list[Tensor]:
+        return [clock.tick(level) or left(TOKENS, 3) for level in levels]
+
+    before = generation()
+    version = left.to_v.weight._version
+    left.to_v.weight.data += 0.5
+    assert left.to_v.weight._version == version
+    after = generation()
+    assert (after[0] - left.to_out[0](left.to_v(TOKENS))).abs().max() <= 1e-5
+    assert not torch.equal(before[0], after[0])
+
+
+def test_the_folded_map_is_dropped_while_something_cannot_be_folded() -> None:
+    left, _ = gated(attention())
+    left(TOKENS, 3)
+    plain = left.to_v
+    lora(left)
+    left(TOKENS, 3)
+    plain.weight.data += 0.5
+    left.to_v = plain
+    assert (left(TOKENS, 3) - left.to_out[0](plain(TOKENS))).abs().max() <= 1e-5
 
 
 def test_gradients_reach_both_maps() -> None:
