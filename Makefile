@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 PAPER := table3_cogvideo table4_cogvideo table4_cogvideo_drop figure3_cogvideo \
-         table3_tune_a_video table4_tune_a_video table4_tune_a_video_drop figure3_tune_a_video
+         table3_tune_a_video table4_tune_a_video figure3_tune_a_video
 
 .PHONY: demo paper test test-fast check clean
 
