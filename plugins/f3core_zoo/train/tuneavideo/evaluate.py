@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from f3core_tuneavideo import TuneAVideoPipeline, load_pipeline
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import digits
@@ -44,6 +45,7 @@ def assemble(work: Workplace) -> int:
     pipeline.save_pretrained(MODEL_DIR)
     _forget_paths()
     _name_tokenizer_for_all()
+    _name_text_weights_for_all()
     (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": CALL}, indent=2) + "\n")  # steps are a spec's to say
     return step
 
@@ -59,6 +61,13 @@ def _name_tokenizer_for_all() -> None:
     """Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own."""
     for path in (MODEL_DIR / "model_index.json", MODEL_DIR / "tokenizer" / "tokenizer_config.json"):
         path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+
+
+def _name_text_weights_for_all() -> None:
+    """Name the text encoder's weights as transformers 4 and every published checkpoint do; version 5 reads both."""
+    path = MODEL_DIR / "text_encoder" / "model.safetensors"
+    weights = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def generate(pipeline: TuneAVideoPipeline, prompts: list[str], seed: int = GENERATION_SEED, **call: Any) -> Tensor:
