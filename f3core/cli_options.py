@@ -38,11 +38,14 @@ def load(spec: Path, overrides: list[str] | None) -> SpecFile:
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    """Numbers of an option such as ``0.25,0.5``. Raises `SpecError` that names the option."""
+    """Numbers of an option such as ``0.25,0.5``, at least one. Raises `SpecError` that names the option."""
     try:
-        return [kind(part) for part in text.split(",") if part.strip()]
+        found = [kind(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise SpecError(f"{option} {text}: write numbers with commas between them") from None
+        found = []
+    if not found:
+        raise SpecError(f"{option} {text}: write numbers with commas between them")
+    return found
 
 
 def show(quiet: bool, as_json: bool, data: Callable[[], Any], text: Callable[[], RenderableType]) -> None:

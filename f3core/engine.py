@@ -29,9 +29,9 @@ from f3core.registry import Registry, installed
 from f3core.report import MacsChange, Report
 from f3core.scores import Scores
 from f3core.sites import AttentionSite
-from f3core.sketch import sketch_plans
+from f3core.sketch import check_unpruned, sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
-from f3core.surgery import Pruned, apply_plan_
+from f3core.surgery import apply_plan_
 from f3core.workspace import workspace
 
 SCORES, PLAN, SPEC = "scores.safetensors", "plan.json", "spec.yaml"
@@ -178,9 +178,8 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     denoisers = adapter.denoisers(pipeline)
     if not denoisers:
         raise ModelError(f"{job.source}: adapter {adapter.name!r} finds no denoiser in {type(pipeline).__name__}")
+    check_unpruned(job.source, denoisers)
     for name, denoiser in denoisers.items():
-        if isinstance(denoiser, Pruned) and denoiser.f3_plan is not None:
-            raise ModelError(f"{job.source}: its {name} is pruned already; start from the unpruned model")
         if any(hasattr(module, "_hf_hook") for module in denoiser.modules()):
             raise ModelError(f"{name} is offloaded; prune first, then enable offloading on the pruned pipeline")
         denoiser.eval()

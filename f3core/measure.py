@@ -77,14 +77,17 @@ def count_pruned(
 ) -> tuple[dict[str, MacsChange], MacsChange]:
     """MACs before (from ``costs``), predicted and counted, of pruned ``denoisers``: of one forward, of one generation.
 
-    A component's forward is told for the step range that prunes most. One count per distinct gate state.
+    A component's forward is told for the step range that prunes most; one that runs in no range is left out. One count
+    per distinct gate state.
     """
     forwards: dict[str, MacsChange] = {}
     whole_before, whole_after = Counter[str](), Counter[str]()
     for name, denoiser in denoisers.items():
+        runs = {index: rows for index, rows in enumerate(plan.passes[name]) if rows}
+        if not runs:
+            continue
         before = _kinds(costs, name)
         gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(name + ".")}
-        runs = {index: rows for index, rows in enumerate(plan.passes[name]) if rows}
         states = {index: frozenset(f for f, ranges in gates.items() if index in ranges) for index in runs}
         counted: dict[frozenset[str], MacCount] = {}
         for index, state in states.items():

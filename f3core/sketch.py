@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import nn
 
 from f3core.adapter import Adapter, Sketch
-from f3core.errors import PlanError
+from f3core.errors import ModelError, PlanError
 from f3core.flops import costs
 from f3core.job import Job
 from f3core.measure import count_pruned
@@ -15,13 +17,21 @@ from f3core.planning import make_plan
 from f3core.report import MacsChange
 from f3core.scores import Scores, ScoresHeader
 from f3core.sites import AttentionKind
-from f3core.surgery import apply_plan_
+from f3core.surgery import Pruned, apply_plan_
+
+
+def check_unpruned(source: str, denoisers: Mapping[str, nn.Module]) -> None:
+    """Raises `ModelError` for a model that is pruned already: a plan starts from the whole one."""
+    for name, denoiser in denoisers.items():
+        if isinstance(denoiser, Pruned) and denoiser.f3_plan is not None:
+            raise ModelError(f"{source}: its {name} is pruned already; start from the unpruned model")
 
 
 def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float]) -> list[tuple[PruningPlan, MacsChange]]:
     """The plan of each ratio and the MACs of one clip before, predicted and counted.
 
-    Raises `PlanError` where the spec's criterion ranks by scores, and `ModelError` where the adapter cannot do it.
+    Raises `PlanError` where the spec's criterion ranks by scores, and `ModelError` where the adapter cannot do it, or
+    the model is pruned already.
     """
     spec = job.file.spec
     if job.registry.make("criterion", spec.prune.criterion).needs_scores:
@@ -31,6 +41,7 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float]) -> list[tu
             f"criterion {spec.prune.criterion!r} ranks by scores: give --scores, or choose one that needs none ({free})"
         )
     sketch = adapter.sketch(job.source, steps=spec.calibrate.steps, call=job.call)
+    check_unpruned(job.source, sketch.denoisers)
     priced = costs(adapter, sketch.denoisers, sketch.inputs, [spec.prune.target])
     unscored = _unscored(adapter, sketch, spec.prune.target, priced)
     found = []

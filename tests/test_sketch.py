@@ -62,6 +62,56 @@ def test_broken_configs_are_named(bare_spec: Callable[..., Any], tmp_path: Path)
         engine.plan_without_weights(file)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("{hieght: 32}", r"WanPipeline has no argument 'hieght' \(model.call\); did you mean 'height'"),
+        (
+            "{height: 40}",
+            "WanPipeline would refuse to generate: height must be a multiple of 16, not 40",
+        ),
+        ("{width: 0}", "width must be a multiple of 16, not 0"),
+        ("{width: wide}", "WanPipeline would refuse to generate"),
+        ("{num_inference_steps: 9}", "must not set num_inference_steps: the spec's own keys decide that"),
+    ],
+)
+def test_a_call_that_the_pipeline_would_refuse_is_refused(call: str, said: str, bare_spec: Callable[..., Any]) -> None:
+    file = bare_spec()
+    with pytest.raises(ModelError, match=said):
+        engine.plan_without_weights(load_spec(file.name, [*file.overrides, f"model.call={call}"]))
+
+
+@pytest.mark.parametrize("frames", [4, 5, 6, 7])
+def test_numbers_of_frames_are_rounded_as_the_pipeline_does(
+    frames: int, bare_spec: Callable[..., Any], tiny_spec: Write
+) -> None:
+    sets = [f"model.call={{num_frames: {frames}}}", "calibrate.num_prompts=1"]
+    file = bare_spec()
+    [(plan, _)] = engine.plan_without_weights(load_spec(file.name, [*file.overrides, *sets]))
+    scored = engine.plan_only(load_spec(tiny_spec(criterion="late", axis="layer"), sets))
+    assert plan.macs_before == scored.macs_before
+
+
+def test_a_pruned_folder_is_refused(bare_spec: Callable[..., Any], tiny_spec: Write, tmp_path: Path) -> None:
+    engine.apply(tiny_spec("null", criterion="late", axis="layer"))
+    file = bare_spec()
+    with pytest.raises(ModelError, match="its transformer is pruned already; start from the unpruned model"):
+        engine.plan_without_weights(load_spec(file.name, [f"model.source={tmp_path / 'run' / 'model'}"]))
+
+
+def test_a_component_that_never_runs_is_left_out(bare_spec: Callable[..., Any], tmp_path: Path) -> None:
+    """As in a two-stage model whose steps all lie on one side of the boundary."""
+    file = bare_spec()
+    bare = tmp_path / "bare"
+    shutil.copytree(bare / "transformer", bare / "transformer_2")
+    index = json.loads((bare / "model_index.json").read_text())
+    index |= {"transformer_2": index["transformer"], "boundary_ratio": 0.001}
+    (bare / "model_index.json").write_text(json.dumps(index))
+    [(plan, macs)] = engine.plan_without_weights(file)
+    assert {name: any(rows) for name, rows in plan.passes.items()} == {"transformer": True, "transformer_2": False}
+    assert macs.counted.total == macs.predicted.total < macs.before.total
+
+
 def test_the_command_compares_ratios(f3core_cli: Any, bare_spec: Callable[..., Any], tmp_path: Path) -> None:
     file = bare_spec()
     code, out, _ = f3core_cli("plan", file.name, "--set", file.overrides[0], "--ratios", "0.25,0.5", "--json")
@@ -73,6 +123,8 @@ def test_the_command_compares_ratios(f3core_cli: Any, bare_spec: Callable[..., A
         "plan", file.name, "--set", file.overrides[0], "--ratios", "0.25,0.5", "-o", tmp_path / "p"
     )
     assert (code, "--output holds one plan" in err) == (2, True)
+    code, _, err = f3core_cli("plan", file.name, "--set", file.overrides[0], "--ratios", ",")
+    assert (code, "--ratios ,: write numbers with commas between them" in err) == (2, True)
     code, out, _ = f3core_cli("plan", file.name, "--set", file.overrides[0], "-o", tmp_path / "p.json")
     assert json.loads((tmp_path / "p.json").read_text())["criterion"] == "late"
     assert "prune" in out

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from f3core.adapter import Sketch
-from f3core.errors import ModelError
+from f3core.errors import ModelError, suggest
 
 if TYPE_CHECKING:
     from f3core_diffusers.base import DiffusersAdapter
 
-LatentSize = Callable[[str, Mapping[str, Any]], tuple[int, int, int]]
-"""From a source and its call's arguments to latent frames, rows and columns."""
+OURS = frozenset({"prompt", "num_videos_per_prompt", "num_inference_steps", "generator", "output_type"})
+"""arguments of a pipeline that the spec's own keys decide"""
+LatentSize = Callable[[str, nn.Module, Mapping[str, Any]], tuple[int, int, int]]
+"""From a source, a denoiser of it and its call's arguments to latent frames, rows and columns; ValueError for a size
+that the pipeline does not make."""
 
 
 def sketch(
@@ -30,11 +34,13 @@ def sketch(
     call: Mapping[str, Any],
     pipeline_class: Any = None,
     scheduler_class: Any = None,
+    text: int | None = None,
 ) -> Sketch:
     """Arguments that ``call`` leaves out are the pipeline's own defaults. The classes are those that the source names,
-    unless the adapter loads it with others.
+    unless the adapter loads it with others. ``text``: tokens of a prompt, the call's ``max_sequence_length`` when left
+    out.
 
-    Raises `ModelError` when the configs cannot be had.
+    Raises `ModelError` when the configs cannot be had, and for a call that the pipeline would refuse.
     """
     try:
         index = DiffusionPipeline.load_config(source)
@@ -43,16 +49,20 @@ def sketch(
         denoisers = adapter.skeletons(source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{source}: its configs could not be read: {error}") from error
-    given = {**_defaults(pipeline_class or _pipeline_class(index)), **call}
-    frames, height, width = latent_size(source, given)
+    pipeline_class = pipeline_class or _pipeline_class(index)
+    _check_call(pipeline_class, call)
+    given = {**_defaults(pipeline_class), **call}
+    try:
+        frames, height, width = latent_size(source, next(iter(denoisers.values())), given)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{pipeline_class.__name__} would refuse to generate: {error}; see model.call") from error
+    text = text or given.get("max_sequence_length")
     scheduler.set_timesteps(steps)
     levels = tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
     rows = 2 if float(given.get("guidance_scale") or 1.0) > 1 else 1
     with torch.device("meta"):
         inputs = {
-            name: adapter.example_inputs(
-                denoiser, frames=frames, height=height, width=width, text=given.get("max_sequence_length")
-            )
+            name: adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)
             for name, denoiser in denoisers.items()
         }
     boundary = 1000.0 * float(index.get("boundary_ratio") or 0.0)  # of models with one denoiser for either side of it
@@ -70,6 +80,27 @@ def _class_of(library: str, name: str) -> Any:
 def _pipeline_class(index: Mapping[str, Any]) -> Any:
     named = index["_class_name"]
     return _class_of(*named) if isinstance(named, list | tuple) else getattr(diffusers, named)
+
+
+def _check_call(pipeline_class: Any, call: Mapping[str, Any]) -> None:
+    """Raises `ModelError` for arguments that are the spec's to decide, or that the pipeline does not have."""
+    taken = sorted(OURS & call.keys())
+    if taken:
+        raise ModelError(f"model.call must not set {', '.join(taken)}: the spec's own keys decide that")
+    parameters = inspect.signature(pipeline_class.__call__).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in call:
+        if name not in parameters:
+            known = suggest(name, parameters.keys() - OURS - {"self"})
+            raise ModelError(f"{pipeline_class.__name__} has no argument {name!r} (model.call); {known}")
+
+
+def divided(size: int, by: int, name: str) -> int:
+    """A size in pixels over ``by``. Raises ValueError when that leaves a rest, or nothing."""
+    if size % by or size <= 0:
+        raise ValueError(f"{name} must be a multiple of {by}, not {size}")
+    return size // by
 
 
 def _defaults(pipeline_class: Any) -> dict[str, Any]:

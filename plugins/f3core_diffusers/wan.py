@@ -19,15 +19,23 @@ from f3core.clock import Gate
 from f3core.segments import argument, query_tokens, text_tokens
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_diffusers.base import DiffusersAdapter
-from f3core_diffusers.sketch import sketch
+from f3core_diffusers.sketch import divided, sketch
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
 
+PIXELS = 16
+"""What diffusers' Wan pipelines want height and width to be multiples of."""
 
-def _latent_size(source: str, call: Mapping[str, Any]) -> tuple[int, int, int]:
-    codec = AutoencoderKLWan.load_config(source, subfolder="vae")
+
+def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    """As diffusers' Wan pipelines do: other numbers of pixels are refused, of frames and patches rounded."""
+    codec, patch = AutoencoderKLWan.load_config(source, subfolder="vae"), denoiser.config.patch_size
     by_frame, by_pixel = codec.get("scale_factor_temporal", 4), codec.get("scale_factor_spatial", 8)
-    return (call["num_frames"] - 1) // by_frame + 1, call["height"] // by_pixel, call["width"] // by_pixel
+    frames = call["num_frames"]
+    if frames % by_frame != 1:
+        frames = frames // by_frame * by_frame + 1
+    height, width = (divided(call[name], PIXELS, name) * PIXELS // by_pixel for name in ("height", "width"))
+    return (max(frames, 1) - 1) // by_frame + 1, height // patch[1] * patch[1], width // patch[2] * patch[2]
 
 
 class WanAdapter(DiffusersAdapter):

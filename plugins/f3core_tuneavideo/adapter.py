@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.pruned import pruned_model_class
-from f3core_diffusers.sketch import sketch
+from f3core_diffusers.sketch import divided, sketch
 from torch import nn
 from transformers import CLIPTextConfig
 
@@ -29,15 +29,14 @@ from f3core_tuneavideo.blocks import ClipTransformerBlock
 from f3core_tuneavideo.loading import load_pipeline, load_skeleton
 from f3core_tuneavideo.pipeline import TuneAVideoPipeline
 from f3core_tuneavideo.restrictions import not_own_frame, own_frame
-from f3core_tuneavideo.unet import TuneAVideoUNet
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
 
 
-def _latent_size(source: str, call: Mapping[str, Any]) -> tuple[int, int, int]:
-    blocks = AutoencoderKL.load_config(source, subfolder="vae")["block_out_channels"]
-    usual = TuneAVideoUNet.load_config(source, subfolder="unet").get("sample_size", 64)
-    height, width = (size // 2 ** (len(blocks) - 1) if size else usual for size in (call["height"], call["width"]))
+def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    factor = 2 ** (len(AutoencoderKL.load_config(source, subfolder="vae")["block_out_channels"]) - 1)
+    usual = denoiser.config.sample_size or 64
+    height, width = (divided(call[name], factor, name) if call[name] else usual for name in ("height", "width"))
     return call["video_length"], height, width
 
 
@@ -62,8 +61,7 @@ class TuneAVideoAdapter(DiffusersAdapter):
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         classes = {"pipeline_class": TuneAVideoPipeline, "scheduler_class": DDIMScheduler}
-        given = {**call, "max_sequence_length": _text_length(source)}
-        return sketch(self, source, _latent_size, steps=steps, call=given, **classes)
+        return sketch(self, source, _latent_size, steps=steps, call=call, text=_text_length(source), **classes)
 
     def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
         return pruned_model_class(denoiser_class, f3core_tuneavideo.__name__)
