@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from f3core.adapter import Adapter, Sketch
+from f3core.carrying import carried
 from f3core.clock import Gate
 from f3core.errors import ModelError, PlanError
 from f3core.plan import PruningPlan
@@ -42,16 +43,17 @@ class CogVideoAdapter(Adapter):
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         denoisers = self.skeletons(source)
-        branches = 1 if call.get("guidance_scale") == 1 and call.get("first_guidance_scale", 1) in (1, None) else 2
-        passes = {"transformer": branches}
+        guided = call.get("guidance_scale") != 1
+        passes = {"transformer": 2 if guided or call.get("first_guidance_scale", 1) != 1 else 1}
         if "transformer_2" in denoisers:
+            _refuse_idle(call)
             frames, rounds = denoisers["transformer"].config.frames, call.get("interpolations")
             whole = denoisers["transformer_2"].config.frames
             stretches = 0
             for _ in range(1 if rounds is None else rounds):
                 stretches += -(-(frames - 1) // ((whole - 1) // 2))
                 frames = 2 * frames - 1
-            passes["transformer_2"] = branches * stretches
+            passes["transformer_2"] = (2 if guided else 1) * stretches
         inputs = {}
         for name, denoiser in denoisers.items():
             sizes = denoiser.config
@@ -74,6 +76,8 @@ class CogVideoAdapter(Adapter):
         taken = sorted({"prompts", "seeds", "replay"} & call.keys())
         if taken:
             raise ModelError(f"model.call must not set {', '.join(taken)}: the spec's own keys decide that")
+        if pipeline.transformer_2 is not None:
+            _refuse_idle(call)
         try:
             clips: torch.Tensor = pipeline(list(prompts), seeds=list(seeds), **call)
         except TypeError as error:
@@ -105,7 +109,7 @@ class CogVideoAdapter(Adapter):
                     kinds=(CA, SA),
                     removals={CA: (Removal.OMIT,), SA: (Removal.OMIT,)},
                     output="dense",
-                    sees=_sees(layer.attention),
+                    sees=layer.attention.sees,
                     **common,
                 )
             )
@@ -116,7 +120,7 @@ class CogVideoAdapter(Adapter):
                     removals={TA: (Removal.SELF_ONLY, Removal.DROP), CA: (Removal.OMIT,), SA: (Removal.OMIT,)},
                     output="mixed" if hasattr(layer.attention_plus, "mixed") else None,
                     bypass=True,
-                    sees=_sees(layer.attention_plus),
+                    sees=getattr(layer.attention_plus, "sees", Sees()),  # a replaced channel is not asked
                     temporal=True,
                     **common,
                 )
@@ -148,8 +152,11 @@ class CogVideoAdapter(Adapter):
             )
         length = sizes.text + frames * sizes.tokens
         device = denoiser.device
+        ids = torch.randint(sizes.image_vocab, (batch, length), device=device)
+        if sizes.start_of_image is not None:
+            ids[:, sizes.text :: sizes.tokens] = sizes.start_of_image
         return {
-            "input_ids": torch.randint(sizes.image_vocab, (batch, length), device=device),
+            "input_ids": ids,
             "position_ids": denoiser.usual_positions(batch, length),
             "text_mask": torch.ones(batch, 1, 1, sizes.text, device=device),
             "as_generated": True,
@@ -162,30 +169,22 @@ class CogVideoAdapter(Adapter):
     ) -> nn.Module:
         if removal not in site.removals.get(target, ()):
             raise PlanError(f"{site.fqn} cannot lose {target} by {removal}")
-        left = replace(module.sees, **{_LEAVES_OUT[target]: False})
-        module.sees = left if gate.always else _GatedSees(gate, module.sees, left)
+        if not gate.always:
+            raise PlanError(
+                f"{site.fqn} is to lose {target} at some steps only, but a CogVideo clip is made at one noise level: "
+                "prune it at every step, with a plan of one step range"
+            )
+        module.sees = replace(module.sees, **{_LEAVES_OUT[target]: False})
         return module
 
     def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
-        denoiser.recorded = {"component": component, "plan": plan.model_dump(mode="json")}
+        denoiser.recorded = carried(plan, component)
 
 
-class _GatedSees:
-    """`Sees` that changes with a gate."""
-
-    def __init__(self, gate: Gate, before: Sees, after: Sees) -> None:
-        self._gate = gate
-        self._states = (before, after)
-
-    def now(self) -> Sees:
-        return self._states[self._gate.active()]
-
-    text = property(lambda self: self.now().text)
-    earlier = property(lambda self: self.now().earlier)
-    own = property(lambda self: self.now().own)
-
-
-def _sees(channel: nn.Module) -> Sees:
-    """What a channel may see now; a replaced one is not asked."""
-    sees = getattr(channel, "sees", None) or Sees()
-    return Sees(sees.text, sees.earlier, sees.own)
+def _refuse_idle(call: Mapping[str, Any]) -> None:
+    """Raises `ModelError` for a call by which a stage 2 would never run: nothing in it could be scored or counted."""
+    if call.get("interpolations") == 0:
+        raise ModelError(
+            "model.call.interpolations is 0, so transformer_2 would never run: set it to 1 or more, or take "
+            "transformer_2 out of model_index.json"
+        )

@@ -12,14 +12,23 @@ from f3core.errors import ModelError, suggest
 FRAME_START = 512
 """Position of the first token of the first frame; text positions count from 0 and stay below it."""
 
+START_OF_IMAGE = 150_000
+"""The published ``start_of_image``: their tokenizer, icetk, has 150000 tokens, to which they add this one first."""
+
 
 @dataclass(frozen=True)
 class CogVideoConfig:
-    """Sizes; the defaults are those of the published stage 1 (stage 2 differs in ``stage`` and ``window`` = 10).
+    """Sizes; the defaults but for ``start_of_image`` are those of the published stage 1.
+
+    The published stage 2 differs in ``stage`` and ``window`` = 10.
 
     ``layout`` is [text, text + one frame, text + all frames] in tokens. Logits are over the first ``image_vocab``
     tokens. ``window`` is the side of a temporal window in tokens (-1: the whole frame); odd layers shift it by half.
     ``positions`` and ``additional`` are the rows of the base position table and of the later frames' own one.
+
+    ``start_of_image`` says what the S slots of a frame with tokens t0 ... t(S-1) are fed. None: its tokens, so that
+    slot p predicts t(p+1), and the last slot before a frame its t0. An id: this one, then t0 ... t(S-2), so that slot p
+    predicts t(p). Published weights want the latter, with `START_OF_IMAGE`.
     Raises `ModelError` for sizes that do not fit together.
     """
 
@@ -33,6 +42,7 @@ class CogVideoConfig:
     window: int = -1
     positions: int = 912
     additional: int = 2000
+    start_of_image: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.layout) != 3:
@@ -49,6 +59,8 @@ class CogVideoConfig:
             raise ModelError(f"stage {self.stage}: there are stages 1 and 2")
         if not 0 < self.image_vocab <= self.vocab:
             raise ModelError(f"image_vocab {self.image_vocab} must be between 1 and vocab {self.vocab}")
+        if self.start_of_image is not None and not 0 <= self.start_of_image < self.vocab:
+            raise ModelError(f"start_of_image {self.start_of_image} must be an id below vocab {self.vocab}, or null")
         if self.window != -1 and (self.window < 1 or self.side**2 != self.tokens or self.side % self.window):
             raise ModelError(f"window {self.window} must divide the side of square frames (or be -1 for none)")
 

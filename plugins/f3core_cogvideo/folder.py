@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from f3core.carrying import CONFIG_KEY, aligned_, apply_carried_
 from f3core.errors import ModelError
-from f3core.plan import PruningPlan
-from f3core.surgery import apply_plan_
 from f3core_cogvideo.config import CogVideoConfig
 from f3core_cogvideo.published import to_published_names
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 CLASS = "CogVideoTransformer"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PLAN_KEY = "f3core"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,13 +39,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def save_transformer(model: CogVideoTransformer, folder: Path) -> None:
-    """Write a transformer, pruned or not."""
+    """Write a transformer, pruned or not; into the folder that it was loaded from, too."""
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {"_class_name": CLASS, **model.config.to_dict()}
     if model.recorded is not None:
-        config[PLAN_KEY] = dict(model.recorded)
+        config[CONFIG_KEY] = dict(model.recorded)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({k: v.contiguous() for k, v in to_published_names(model.state_dict()).items()}, folder / WEIGHTS)
+    # its weights may be mapped from the very file that is to be written
+    unfinished = folder / f"{WEIGHTS}.partial"
+    save_file({k: v.contiguous() for k, v in to_published_names(model.state_dict()).items()}, unfinished)
+    unfinished.replace(folder / WEIGHTS)
 
 
 def skeleton(folder: Path) -> CogVideoTransformer:
@@ -60,7 +60,7 @@ def skeleton(folder: Path) -> CogVideoTransformer:
     config = read_json(path)
     if (found := config.pop("_class_name", CLASS)) != CLASS:
         raise ModelError(f"{path} is of a {found}, not of a {CLASS}")
-    carried = config.pop(PLAN_KEY, None)
+    carried = config.pop(CONFIG_KEY, None)
     try:
         sizes = CogVideoConfig.from_dict(config)
     except ModelError as error:
@@ -68,30 +68,24 @@ def skeleton(folder: Path) -> CogVideoTransformer:
     with torch.device("meta"):
         model = CogVideoTransformer(sizes)
     if carried is not None:
-        try:
-            plan, component = PruningPlan.model_validate(carried["plan"]), str(carried["component"])
-        except (ValidationError, KeyError, TypeError) as error:
-            raise ModelError(f"{path}: the plan in it is damaged: {error}") from error
-        apply_plan_(model, plan, CogVideoAdapter(), component)
+        apply_carried_(model, carried, where=str(path), adapter=CogVideoAdapter())
     return model.eval()
 
 
 def load_transformer(
     folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> CogVideoTransformer:
-    """The transformer of a folder; ``dtype`` None keeps that of the file. Raises `ModelError`.
-
-    Its weights are copied out of the file, so that they lie in memory as torch lays them.
-    """
+    """The transformer of a folder; ``dtype`` None keeps that of the file. Raises `ModelError`."""
     model = skeleton(folder)
     path = folder / WEIGHTS
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
-    state = {k: v.to(device=device, dtype=dtype, copy=True) for k, v in weights.items()}
+    state = {k: v.to(device=device, dtype=dtype) for k, v in weights.items()}
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{path} does not hold the weights that {CONFIG} beside it calls for: {error}") from error
+    aligned_(model)
     return model

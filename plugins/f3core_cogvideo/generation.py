@@ -25,18 +25,13 @@ class Text:
 class Sampling:
     """How tokens are drawn. ``top_k`` None: among all. ``guidance_scale`` 1: the caption's own distribution.
 
-    The published code draws the first frame unguided; ``first_guidance_scale`` 1 does so, None takes the scale of all.
+    The first frame has a scale of its own, ``first_guidance_scale``: the published code draws it unguided.
     """
 
     guidance_scale: float = 3.0
     temperature: float = 1.05
     top_k: int | None = 12
-    first_guidance_scale: float | None = None
-
-    @property
-    def first_scale(self) -> float:
-        """The guidance of the first frame."""
-        return self.guidance_scale if self.first_guidance_scale is None else self.first_guidance_scale
+    first_guidance_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -87,8 +82,9 @@ def generate_tokens(
 
     The first frame comes from passes without the temporal channel; text and first frame are then run again with it, and
     all later frames follow. ``empty`` is the tokenised empty prompt, one row. ``frames``: those of the config when
-    None. ``replay``: end with one pass over the whole sequence that repeats what was computed (`as_generated`).
-    Raises `ModelError` for a stage 2 model or texts of another length.
+    None. ``replay``: end with one pass over the whole sequence that repeats what was computed (`as_generated`): in
+    both branches where the first frame or the later ones had two. Raises `ModelError` for a stage 2 model or texts of
+    another length.
     """
     config, sampling = model.config, sampling or Sampling()
     if config.stage != 1:
@@ -96,24 +92,24 @@ def generate_tokens(
     frames = config.frames if frames is None else frames
     if not 1 <= frames <= config.frames:
         raise ModelError(f"{frames} frames: the model makes 1 to {config.frames}")
-    run = _Run(model, text, empty, sampling)
+    first = _Run(model, text, empty, sampling, sampling.first_guidance_scale)
+    later = _Run(model, text, empty, sampling, sampling.guidance_scale) if frames > 1 else first
     size = config.tokens
     draws = uniform(seeds, frames * size).to(model.device)
     cache = KVCache(config, 1)
-    logits = run.forward(run.text, run.positions(), cache, temporal=False)
-    picture = run.frame(logits, 0, draws[:, :size], cache, temporal=False)
-    made = [picture]
+    logits = first.forward(first.text, first.positions(), cache, temporal=False)
+    made = [first.frame(logits, 0, draws[:, :size], cache, temporal=False)]
     if frames > 1:
         cache = KVCache(config, frames)
-        logits = run.forward(run.with_text(picture), run.positions(0), cache)
+        logits = later.forward(later.with_text(made[0][:, None]), later.positions(0), cache)
     for number in range(1, frames):
-        chunk = draws[:, number * size : (number + 1) * size]
-        made.append(run.frame(logits, number, chunk, cache))
+        made.append(later.frame(logits, number, draws[:, number * size : (number + 1) * size], cache))
         if number + 1 < frames:
-            logits = run.forward(run.both(made[-1][:, -1:]), run.position(number, size - 1), cache)
+            logits = later.finish(made[-1], number, cache, logits)
+    clip = torch.stack(made, dim=1)
     if replay:
-        model(run.with_text(torch.cat(made, dim=1)), run.positions(*range(frames)), run.mask, as_generated=True)
-    return torch.stack(made, dim=1)
+        max(first, later, key=lambda run: run.branches).replay(clip)
+    return clip
 
 
 @torch.no_grad()
@@ -140,7 +136,7 @@ def interpolate_tokens(
     batch, count, size = given.shape
     if count < 2 or size != config.tokens or config.frames < 3:
         raise ModelError(f"{count} frames of {size} tokens: at least two of {config.tokens} are needed")
-    run = _Run(model, text, empty, sampling)
+    run = _Run(model, text, empty, sampling, sampling.guidance_scale)
     draws = uniform(seeds, (count - 1) * size).to(model.device).unflatten(1, (-1, size))
     stretch = (config.frames - 1) // 2
     clip = given.new_empty(batch, 2 * count - 1, size)
@@ -160,27 +156,28 @@ def _fill(run: _Run, given: Tensor, draws: Tensor, replay: bool) -> Tensor:
     cache = KVCache(run.model.config, frames)
     even = range(0, frames, 2)
     size = given.shape[2]
-    # the first token of a frame is what the last one of the frame before it predicts
-    known = run.forward(run.with_text(given.flatten(1)), run.positions(*even), cache, last=False)
+    # where no frame has a start of its own, the last slot of the frame before it predicts its first token
+    known = run.forward(run.with_text(given), run.positions(*even), cache, last=False)
     ends = known[:, run.model.config.text :].unflatten(1, (-1, size))[:, :, -1]
     clip = given.new_empty(given.shape[0], frames, size)
     clip[:, ::2] = given
     for place, number in enumerate(range(1, frames, 2)):
         clip[:, number] = run.frame(ends[:, place], number, draws[:, place], cache)
         if number + 2 < frames:  # frames to come see its last token, too
-            run.forward(run.both(clip[:, number, -1:]), run.position(number, size - 1), cache)
+            run.finish(clip[:, number], number, cache, ends[:, place])
     if replay:
-        run.model(run.with_text(clip.flatten(1)), run.positions(*range(frames)), run.mask, as_generated=True)
+        run.replay(clip)
     return clip
 
 
 class _Run:
-    """A generation: model, texts and guidance. Rows are stacked [captioned; uncaptioned]."""
+    """Forwards under one guidance ``scale``. Rows are stacked [captioned; uncaptioned], the latter unless it is 1."""
 
-    def __init__(self, model: CogVideoTransformer, text: Text, empty: Text, sampling: Sampling) -> None:
+    def __init__(self, model: CogVideoTransformer, text: Text, empty: Text, sampling: Sampling, scale: float) -> None:
         self.model = model
         self.sampling = sampling
-        self.branches = 1 if {sampling.guidance_scale, sampling.first_scale} == {1.0} else 2
+        self.scale = scale
+        self.branches = 1 if scale == 1 else 2
         self.usual = model.usual_positions(1, model.config.layout[2])
         rows = len(text.ids)
         for ids in (text.ids, empty.ids):
@@ -197,9 +194,9 @@ class _Run:
         """[B, n] for every branch."""
         return ids.repeat(self.branches, 1)
 
-    def with_text(self, ids: Tensor) -> Tensor:
-        """Text and [B, n] frame tokens, for every branch."""
-        return torch.cat([self.text, self.both(ids)], dim=1)
+    def with_text(self, frames: Tensor) -> Tensor:
+        """Text and whole frames [B, F, S], for every branch."""
+        return torch.cat([self.text, self.both(self.model.fed(frames))], dim=1)
 
     def positions(self, *numbers: int) -> Tensor:
         """Of the text and whole frames ``numbers``, [1, T + F·S]."""
@@ -208,7 +205,7 @@ class _Run:
         return torch.cat([self.usual[:, :text], *frames], dim=1)
 
     def position(self, number: int, place: int) -> Tensor:
-        """Of one token of a frame, [1, 1]."""
+        """Of one slot of a frame, [1, 1]."""
         return self.usual[:, self.model.config.text + number * self.model.config.tokens + place, None]
 
     def forward(
@@ -220,13 +217,27 @@ class _Run:
         return logits[:, -1] if last else logits
 
     def frame(self, logits: Tensor, number: int, draws: Tensor, cache: KVCache, *, temporal: bool = True) -> Tensor:
-        """The tokens [B, S] of a frame, from what predicts its first one; its last one is not run."""
-        config = self.model.config
-        scale = self.sampling.guidance_scale if temporal else self.sampling.first_scale
-        tokens: list[Tensor] = []
-        for place in range(config.tokens):
-            tokens.append(pick(guided(logits, scale, self.branches), draws[:, place], self.sampling)[:, None])
-            if place + 1 < config.tokens:
-                ids, position = self.both(tokens[-1]), self.position(number, place)
-                logits = self.forward(ids, position, cache, temporal=temporal)
+        """The tokens [B, S] of a frame; ``logits`` predict its first one unless it has a start of its own.
+
+        Its last token is not run.
+        """
+        start, tokens = self.model.config.start_of_image, list[Tensor]()
+        if start is not None:
+            ids = torch.full_like(self.text[:, :1], start)
+            logits = self.forward(ids, self.position(number, 0), cache, temporal=temporal)
+        for place in range(self.model.config.tokens):
+            tokens.append(pick(guided(logits, self.scale, self.branches), draws[:, place], self.sampling)[:, None])
+            if place + 1 < self.model.config.tokens:
+                slot = place if start is None else place + 1
+                logits = self.forward(self.both(tokens[-1]), self.position(number, slot), cache, temporal=temporal)
         return torch.cat(tokens, dim=1)
+
+    def finish(self, tokens: Tensor, number: int, cache: KVCache, logits: Tensor) -> Tensor:
+        """Run the last token of a frame, [B, S], where a slot is fed it, for frames to come; the newest logits."""
+        if self.model.config.start_of_image is not None:
+            return logits
+        return self.forward(self.both(tokens[:, -1:]), self.position(number, self.model.config.tokens - 1), cache)
+
+    def replay(self, clip: Tensor) -> None:
+        """One pass over everything, [B, F, S], as it was generated."""
+        self.model(self.with_text(clip), self.positions(*range(clip.shape[1])), self.mask, as_generated=True)

@@ -66,7 +66,9 @@ class Transformer(nn.Module):
 
 
 class CogVideoTransformer(nn.Module):
-    """A sequence [text; frame 1; ...; frame F] of token ids to the logits of the next token.
+    """A sequence [text; frame 1; ...; frame F] of ids to logits, one row an id.
+
+    ``CogVideoConfig.start_of_image`` says which token a row predicts.
 
     Both stages: what differs is which frames see which (`CogVideoConfig.stage`). Loads its own and the published
     parameter names, `load_state_dict(..., strict=True)`.
@@ -116,6 +118,13 @@ class CogVideoTransformer(nn.Module):
         text = self.config.text
         return torch.where(place < text, place, place - text + FRAME_START).expand(batch, -1)
 
+    def fed(self, frames: Tensor) -> Tensor:
+        """What the slots of whole frames [B, F, S] of tokens are fed, [B, F·S]."""
+        start = self.config.start_of_image
+        if start is not None:
+            frames = torch.cat([torch.full_like(frames[..., :1], start), frames[..., :-1]], dim=-1)
+        return frames.flatten(1)
+
     def forward(
         self,
         input_ids: Tensor,
@@ -128,11 +137,12 @@ class CogVideoTransformer(nn.Module):
     ) -> Tensor:
         """Logits, float [B, L, V].
 
-        ``input_ids`` and ``position_ids`` int64 [B, L], the whole text and then frames, the last of which may be cut
-        short in stage 1; ``text_mask`` [B, 1, 1, T], 0 where a text token is padding. ``temporal`` False leaves the
-        temporal channel out of every layer, as the first frame is generated. With ``cache``, the tokens go on where
-        the last forward with it ended. ``as_generated`` repeats over a finished sequence what generation computes: the
-        tokens of the first frame are predicted without the temporal channel, all others with it.
+        ``input_ids`` and ``position_ids`` int64 [B, L], the whole text and then frames as `fed` gives them, the last of
+        which may be cut short in stage 1; ``text_mask`` [B, 1, 1, T], 0 where a text token is padding. ``temporal``
+        False leaves the temporal channel out of every layer, as the first frame is generated. With ``cache``, the
+        tokens go on where the last forward with it ended. ``as_generated`` repeats over a finished sequence what
+        generation computes: the tokens of the first frame are predicted without the temporal channel, all others with
+        it.
         Raises `ModelError` for a length that is no such sequence.
         """
         text_mask = text_mask.bool()
@@ -143,7 +153,9 @@ class CogVideoTransformer(nn.Module):
             return whole
         text, first = self.config.layout[:2]
         alone = self._whole(input_ids[:, :first], position_ids[:, :first], text_mask, False)
-        return torch.cat([whole[:, : text - 1], alone[:, text - 1 : first - 1], whole[:, first - 1 :]], dim=1)
+        if self.config.start_of_image is None:
+            text, first = text - 1, first - 1
+        return torch.cat([whole[:, :text], alone[:, text:first], whole[:, first:]], dim=1)
 
     def _whole(self, input_ids: Tensor, position_ids: Tensor, text_mask: Tensor, temporal: bool) -> Tensor:
         text, size, length = self.config.text, self.config.tokens, input_ids.shape[1]

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from diffusers import VQModel
+from f3core_diffusers.base import DTYPE
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from f3core.carrying import aligned_
 from f3core.errors import ModelError
 from f3core_cogvideo.folder import load_transformer, read_json, save_transformer, skeleton
 from f3core_cogvideo.generation import Sampling, Text, generate_tokens, interpolate_tokens
@@ -96,15 +98,14 @@ class CogVideoPipeline:
         names = components_of(folder, set(_KINDS) - {"transformer_2"})
         parts: dict[str, Any] = {}
         try:
-            parts["vq"] = VQModel.from_pretrained(folder / "vq").to(dtype).eval()
+            parts["vq"] = VQModel.from_pretrained(folder / "vq", disable_mmap=True, **{DTYPE: dtype}).eval()
             parts["tokenizer"] = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder}: vq or tokenizer could not be loaded: {error}") from error
         for name in TRANSFORMERS:
             if name in names:
                 parts[name] = load_transformer(folder / name, dtype=dtype)
-        for parameter in parts["vq"].parameters():  # out of the file, so that it lies in memory as torch lays it
-            parameter.data = parameter.data.clone()
+        aligned_(parts["vq"])
         return cls(**parts).to(device)
 
     def tokenize(self, prompts: Sequence[str]) -> Text:
@@ -127,7 +128,7 @@ class CogVideoPipeline:
         guidance_scale: float = 3.0,
         temperature: float = 1.05,
         top_k: int | None = 12,
-        first_guidance_scale: float | None = None,
+        first_guidance_scale: float = 1.0,
         interpolations: int | None = None,
         replay: bool = False,
     ) -> Tensor:

@@ -50,10 +50,11 @@ def to_published_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_published(state_dict: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> CogVideoTransformer:
     """A transformer with published weights. ``config``: sizes, where they are not those of the published stage 1.
 
-    The rows of the position tables are read off the weights where ``config`` does not give them. Raises `ModelError`
+    The rows of the position tables are read off the weights where ``config`` does not give them; with the published
+    vocabulary, frames begin with its start of image. Raises `ModelError`
     for an unknown size and for weights that do not fit the sizes.
     """
-    from f3core_cogvideo.config import CogVideoConfig
+    from f3core_cogvideo.config import START_OF_IMAGE, CogVideoConfig
     from f3core_cogvideo.model import CogVideoTransformer
 
     sizes = dict(config or {})
@@ -63,6 +64,8 @@ def load_published(state_dict: Mapping[str, Tensor], config: Mapping[str, Any] |
             sizes.setdefault(size, table.shape[0])
     if "vocab" in sizes:
         sizes.setdefault("image_vocab", min(sizes["vocab"], CogVideoConfig.image_vocab))
+    if sizes.get("vocab", CogVideoConfig.vocab) == CogVideoConfig.vocab:
+        sizes.setdefault("start_of_image", START_OF_IMAGE)
     model = CogVideoTransformer(CogVideoConfig.from_dict(sizes))
     try:
         model.load_state_dict(dict(state_dict), strict=True)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from f3core_cogvideo.cache import Held
 from f3core_cogvideo.tokens import Step
-from f3core_cogvideo.visibility import Sees
+from f3core_cogvideo.visibility import Sees, windows
 
 
 def attend_step(
@@ -29,7 +29,7 @@ def attend_step(
     if held.frames:
         held.key[:, :, start : start + step.count] = key
         held.value[:, :, start : start + step.count] = value
-    if history and step.config.window not in (-1, step.config.side):
+    if history and sum(map(len, windows(step.config, layer))) > 1:
         return _by_window(layer, sees, query, held, step, earlier)
     own = step.place + step.count if sees.own else 0
     return _attend(query, held.key, held.value, held.text + earlier * size + own, held, step, (earlier * size, own))

@@ -56,9 +56,10 @@ def windows(config: CogVideoConfig, layer: int) -> tuple[tuple[tuple[int, ...], 
     """The temporal windows of a layer: groups of windows of equal token count, each the in-frame places it holds.
 
     A shifted window that wraps around the frame counts as the pieces that lie together in the picture: these do not
-    see each other. Without windows there is one group of one window, the frame.
+    see each other. Without windows there is one group of one window, the frame. A window as large as the frame is
+    shifted in odd layers like any other.
     """
-    if config.window in (-1, config.side):
+    if config.window == -1:
         return ((tuple(range(config.tokens)),),)
     shift = config.window // 2 if layer % 2 else 0
     bands = _bands(config.side, config.window, shift)

@@ -10,29 +10,10 @@ from functools import cache
 from typing import Any
 
 from diffusers import ModelMixin
-from pydantic import ValidationError
-from torch import nn
 
+from f3core.carrying import CONFIG_KEY, aligned_, apply_carried_
 from f3core.errors import ModelError
-from f3core.plan import PruningPlan
-from f3core.registry import installed
-from f3core.surgery import Pruned, apply_plan_
-
-CONFIG_KEY = "f3core"
-
-
-ALIGNMENT = 64
-"""bytes; what torch's own allocator gives on the CPU"""
-
-
-def aligned_(model: nn.Module) -> None:
-    """Copy tensors that lie unaligned in a memory-mapped file.
-
-    Kernels choose another path for them, so the same weights loaded from two files would differ in the last bit.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
-            tensor.data = tensor.data.clone()
+from f3core.surgery import Pruned
 
 
 class PrunedModel(Pruned):
@@ -50,11 +31,7 @@ class PrunedModel(Pruned):
         plain.pop("_class_name", None)
         built = cls.f3_base.from_config(plain, return_unused_kwargs=return_unused_kwargs, **kwargs)
         model = built[0] if return_unused_kwargs else built
-        try:
-            plan, component = PruningPlan.model_validate(carried["plan"]), str(carried["component"])
-        except (ValidationError, KeyError, TypeError) as error:
-            raise ModelError(f"{cls.__name__}: the plan in its config.json is damaged: {error}") from error
-        apply_plan_(model, plan, installed().make("adapter", plan.adapter), component)
+        apply_carried_(model, carried, where=f"{cls.__name__}'s config.json")
         return built
 
     @classmethod

@@ -14,7 +14,7 @@ from f3core.attention import Bypass
 
 @st.composite
 def models(draw: st.DrawFn, *, stage: int | None = None, pruned: bool = True) -> CogVideoTransformer:
-    """Any stage, window, number of layers, heads, text tokens, frames; some channels restricted or replaced."""
+    """Any stage, window, layout, number of layers, heads, text tokens, frames; some channels restricted or replaced."""
     side = draw(st.integers(1, 4))
     torch.manual_seed(draw(st.integers(0, 5)))
     heads = draw(st.sampled_from((1, 2, 3)))
@@ -27,6 +27,7 @@ def models(draw: st.DrawFn, *, stage: int | None = None, pruned: bool = True) ->
         text=draw(st.integers(1, 4)),
         tokens=side**2,
         frames=draw(st.integers(1, 5)),
+        start_of_image=draw(st.sampled_from((None, 29))),
     )
     for layer in model.transformer.layers if pruned else ():
         for channel in (layer.attention, layer.attention_plus):

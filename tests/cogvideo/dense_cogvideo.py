@@ -27,7 +27,7 @@ def visible(
     shift = sizes.window // 2 if layer % 2 else 0
 
     def window(place: int) -> object:
-        if not temporal or not 0 < sizes.window < sizes.side:
+        if not temporal or sizes.window == -1:
             return None
         return swin_window(place // sizes.side, place % sizes.side, sizes.side, sizes.window, shift)
 

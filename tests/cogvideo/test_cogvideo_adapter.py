@@ -11,10 +11,13 @@ import tiny_cogvideo
 import torch
 from f3core_cogvideo import CogVideoPipeline
 from f3core_cogvideo.adapter import CogVideoAdapter
+from f3core_cogvideo.visibility import Sees
 
 import f3core
 from f3core.calibration import calibrate, capture_inputs
+from f3core.clock import Clock, Gate
 from f3core.errors import ModelError, PlanError, ProbeError
+from f3core.plan import StepRange
 from f3core.registry import installed
 from f3core.sites import AttentionCall, AttentionKind, Layout, Removal
 from f3core.surgery import Pruned
@@ -65,7 +68,11 @@ def test_costs_are_counted_on_the_pass_that_is_watched() -> None:
     assert inputs["transformer"]["input_ids"].shape == (1, 5 + 3 * 9)
 
 
-@pytest.mark.parametrize("call", [{}, {"interpolations": 2}, {"guidance_scale": 1.0}])
+@pytest.mark.parametrize(
+    "call",
+    [{}, {"interpolations": 2}, {"guidance_scale": 1.0}, {"guidance_scale": 1.0, "first_guidance_scale": 2.0}],
+    ids=str,
+)
 def test_sketch_agrees_with_a_generation(folder: Path, call: dict[str, Any]) -> None:
     sketch = ADAPTER.sketch(str(folder), steps=1, call=call)
     pipe = CogVideoPipeline.from_pretrained(folder)
@@ -103,6 +110,23 @@ def test_registry_knows_the_folder(folder: Path) -> None:
     assert list(ADAPTER.skeletons(str(folder))) == ["transformer", "transformer_2"]
 
 
+def test_a_stage_2_that_never_runs_is_named(folder: Path) -> None:
+    call, pipe = {"interpolations": 0}, CogVideoPipeline.from_pretrained(folder)
+    said = r"model\.call\.interpolations is 0, so transformer_2 would never run: set it to 1 or more"
+    with pytest.raises(ModelError, match=said):
+        capture_inputs(ADAPTER, pipe, PROMPTS[0], call)
+    with pytest.raises(ModelError, match=said):
+        ADAPTER.sketch(str(folder), steps=1, call=call)
+    assert list(capture_inputs(ADAPTER, tiny_cogvideo.pipeline(), PROMPTS[0], call)) == ["transformer"]
+
+
+def test_published_frames_are_counted_as_they_are_fed() -> None:
+    model = tiny_cogvideo.transformer(start_of_image=29)
+    ids = ADAPTER.example_inputs(model, frames=2, height=3, width=3)["input_ids"]
+    assert ids[0, 5::9].tolist() == [29, 29]
+    assert int((ids == 29).sum()) == 2
+
+
 def test_calls_that_the_spec_decides_or_nobody_knows_are_refused() -> None:
     pipe = tiny_cogvideo.pipeline()
     with pytest.raises(ModelError, match="must not set replay, seeds"):
@@ -118,6 +142,10 @@ def test_what_the_model_cannot_do_is_named() -> None:
         ADAPTER.example_inputs(model, frames=6, height=3, width=3)
     with pytest.raises(PlanError, match="cannot lose SA by mask"):
         ADAPTER.restrict(model, site, AttentionKind.SELF, Removal.MASK, None)  # type: ignore[arg-type]
+    gate = Gate(Clock((StepRange(), StepRange())), frozenset({1}))
+    with pytest.raises(PlanError, match="made at one noise level: prune it at every step"):
+        ADAPTER.restrict(model.transformer.layers[0].attention, site, AttentionKind.SELF, Removal.OMIT, gate)
+    assert model.transformer.layers[0].attention.sees == Sees()
     with pytest.raises(ProbeError, match="makes no attention call like"):
         ADAPTER.segments(site, Layout(2, 5, 9, 5), AttentionCall(2, 2, 4, 9, 9))
     with pytest.raises(ProbeError, match="makes no attention call like"):

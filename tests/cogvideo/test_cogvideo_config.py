@@ -18,7 +18,7 @@ def test_defaults_are_the_published_sizes() -> None:
 
 
 def test_comes_back_from_json() -> None:
-    sizes = tiny_cogvideo.config(stage=2, window=3)
+    sizes = tiny_cogvideo.config(stage=2, window=3, start_of_image=29)
     assert CogVideoConfig.from_dict(sizes.to_dict()) == sizes
     assert hash(CogVideoConfig.from_dict(sizes.to_dict())) == hash(sizes)
 
@@ -33,6 +33,8 @@ def test_comes_back_from_json() -> None:
         ({"heads": 5}, "hidden 32 is no multiple of heads 5"),
         ({"stage": 3}, "there are stages 1 and 2"),
         ({"image_vocab": 31}, "image_vocab 31 must be between 1 and vocab 30"),
+        ({"start_of_image": 30}, "start_of_image 30 must be an id below vocab 30, or null"),
+        ({"start_of_image": -1}, "start_of_image -1 must be"),
         ({"window": 0}, "window 0"),
         ({"window": 2}, "window 2 must divide"),
         ({"tokens": 8, "window": 2}, "window 2 must divide the side of square frames"),

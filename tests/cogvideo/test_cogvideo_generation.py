@@ -10,6 +10,7 @@ import torch
 from f3core_cogvideo.generation import Sampling, Text, generate_tokens, guided, interpolate_tokens, pick, uniform
 from f3core_cogvideo.model import CogVideoTransformer
 from f3core_cogvideo.visibility import Sees
+from f3core_cogvideo.visibility import given as given_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,9 +38,10 @@ def model_of(**changes: Any) -> CogVideoTransformer:
     return tiny_cogvideo.transformer(std=0.15, **changes)
 
 
+@pytest.mark.parametrize("start", [None, 29])
 @pytest.mark.parametrize("pruned", ["no", "self_only", "drop"])
-def test_the_replayed_pass_predicts_what_was_drawn(pruned: str) -> None:
-    model = model_of()
+def test_the_replayed_pass_predicts_what_was_drawn(pruned: str, start: int | None) -> None:
+    model = model_of(start_of_image=start)
     for layer in model.transformer.layers[:2]:
         if pruned == "self_only":
             layer.attention_plus.sees = Sees(earlier=False)
@@ -49,12 +51,66 @@ def test_the_replayed_pass_predicts_what_was_drawn(pruned: str) -> None:
     made = generate_tokens(model, texts(3), EMPTY, seeds=seeds, sampling=sampling, replay=True)
     kwargs, logits = seen[-1]
     assert kwargs == {"as_generated": True}
-    assert len(seen) == 2 + 5 * 9 - 2 + 1  # two prefills, every token that another follows but the first frame's last
-    text, draws = model.config.text, uniform(seeds, 45)
+    # two prefills and the replay; of tokens, every start, and every one that another follows but the first frame's last
+    assert len(seen) == 3 + 5 * 9 - (2 if start is None else 0)
+    text, draws = model.config.text + (start is not None), uniform(seeds, 45)
     scales = [1.0] * 9 + [2.0] * 36
     for place, scale in enumerate(scales):
         drawn = pick(guided(logits[:, text - 1 + place], scale, 2), draws[:, place], sampling)
         assert torch.equal(drawn, made.flatten(1)[:, place]), place
+
+
+def best(
+    model: CogVideoTransformer, text: Text, clip: torch.Tensor, frame: int, place: int, scale: float, *, temporal: bool
+) -> torch.Tensor:
+    """How far every token of a place falls short of the best one there: [B, V], by one forward over everything, of
+    which all that generation has yet to make is zero."""
+    sizes, rows = model.config, len(clip)
+    known = clip.clone()
+    known[:, frame, place:] = 0
+    for other in range(sizes.frames):
+        if other > frame and not given_frame(sizes.stage, other):
+            known[:, other] = 0
+    start = sizes.start_of_image
+    slots = known.flatten(1)
+    if start is not None:
+        slots = torch.cat([torch.full((rows, sizes.frames, 1), start), known[:, :, :-1]], dim=2).flatten(1)
+    ids = torch.cat([torch.cat([words.ids.expand(rows, -1), slots], dim=1) for words in (text, EMPTY)])
+    mask = torch.cat([words.mask.expand(rows, -1) for words in (text, EMPTY)])
+    logits = model(ids, model.usual_positions(*ids.shape), mask[:, None, None], temporal=temporal)
+    at = sizes.text + frame * sizes.tokens + place - (start is None)
+    captioned, uncaptioned = logits[:, at].chunk(2)
+    scores = uncaptioned + scale * (captioned - uncaptioned)
+    return scores.amax(1, keepdim=True) - scores
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.sampled_from((None, 29)),
+    st.sampled_from(((1, -1), (1, 2), (2, -1), (2, 1), (2, 2))),
+    st.sampled_from((1.0, 2.0)),
+    st.sampled_from((1.0, 3.0)),
+    st.integers(0, 99),
+)
+@torch.no_grad()
+def test_generation_from_a_cache_is_that_of_whole_forwards(
+    start: int | None, kind: tuple[int, int], first: float, scale: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    stage, window = kind
+    model = tiny_cogvideo.transformer(stage=stage, window=window, tokens=4, start_of_image=start, layers=2)
+    text, sampling = texts(2), Sampling(scale, top_k=1, first_guidance_scale=first)
+    if stage == 1:
+        clip = generate_tokens(model, text, EMPTY, seeds=[1, 2], sampling=sampling)
+    else:
+        frames = torch.randint(20, (2, 3, 4))
+        clip = interpolate_tokens(model, text, EMPTY, frames, seeds=[1, 2], sampling=sampling)
+    for frame in range(5):
+        for place in range(4):
+            if not given_frame(stage, frame):
+                alone = stage == 1 and frame == 0
+                short = best(model, text, clip, frame, place, first if alone else scale, temporal=not alone)
+                assert short.gather(1, clip[:, frame, place, None]).max() < 1e-3, (frame, place)
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:
@@ -81,9 +137,25 @@ def test_without_guidance_there_is_one_branch() -> None:
     assert {len(out) for _, out in seen} == {2}
 
 
+@pytest.mark.parametrize(("first", "later"), [(1.0, 3.0), (3.0, 1.0), (3.0, 3.0)])
+def test_only_guided_frames_have_two_branches(first: float, later: float) -> None:
+    model = model_of()
+    seen = watched(model)
+    sampling = Sampling(later, first_guidance_scale=first)
+    generate_tokens(model, texts(2), EMPTY, seeds=[1, 2], sampling=sampling, replay=True)
+    rows = {temporal: {len(out) for kw, out in seen if kw.get("temporal") is temporal} for temporal in (False, True)}
+    assert rows == {False: {2 if first == 1 else 4}, True: {2 if later == 1 else 4}}
+    assert len(seen[-1][1]) == 4
+
+
+def test_the_first_frame_is_unguided_by_default() -> None:
+    assert Sampling().first_guidance_scale == 1.0
+
+
+@pytest.mark.parametrize("start", [None, 29])
 @pytest.mark.parametrize(("frames", "count"), [(5, 3), (5, 5), (3, 4), (5, 2), (5, 4), (4, 3)])
-def test_frames_are_filled_in_between_given_ones(frames: int, count: int) -> None:
-    model = model_of(stage=2, window=1, frames=frames)
+def test_frames_are_filled_in_between_given_ones(frames: int, count: int, start: int | None) -> None:
+    model = model_of(stage=2, window=1, frames=frames, start_of_image=start)
     given_frames = torch.randint(20, (2, count, 9))
     seen = watched(model)
     clip = interpolate_tokens(model, texts(2), EMPTY, given_frames, seeds=[1, 2], replay=True)
@@ -96,7 +168,7 @@ def test_frames_are_filled_in_between_given_ones(frames: int, count: int) -> Non
     for number, logits in enumerate(replays):
         for frame in range(1, 2 * min(stretch, count - 1), 2):
             for place in range(9):
-                scores = guided(logits[:, 5 - 1 + frame * 9 + place], 3.0, 2)
+                scores = guided(logits[:, 5 - (start is None) + frame * 9 + place], 3.0, 2)
                 chosen = pick(scores, draws[:, number * stretch + frame // 2, place], sampling)
                 assert torch.equal(chosen, clip[:, 2 * number * stretch + frame, place])
 
@@ -124,8 +196,8 @@ def test_pick_inverts_the_distribution_of_the_best(vocab: int, top: int, draw: f
 
 def test_generation_runs_where_the_model_is_and_reads_no_value() -> None:
     text = texts(2)
-    for stage, window in ((1, -1), (1, 1), (2, 1)):
-        model = model_of(stage=stage, window=window, layers=2).to("meta")
+    for stage, window, start in ((1, -1, None), (1, 1, 29), (2, 1, None), (2, 1, 29)):
+        model = model_of(stage=stage, window=window, start_of_image=start, layers=2).to("meta")
         if stage == 1:
             made = generate_tokens(model, text, EMPTY, seeds=[1, 2], replay=True)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from f3core_cogvideo import load_published
+from f3core_cogvideo import CogVideoConfig, CogVideoTransformer, load_published
 from safetensors import safe_open
 from torch import Tensor
 
@@ -55,6 +55,15 @@ def test_unknown_size_is_named() -> None:
     sizes, weights, _ = fixture(NAMES[0])
     with pytest.raises(ModelError, match=r"unknown size 'layer'.*did you mean 'layers'"):
         load_published(weights, {**sizes, "layer": 3})
+
+
+def test_published_vocabulary_brings_its_start_of_image() -> None:
+    sizes = {"layers": 0, "hidden": 2, "heads": 1, "positions": 1, "additional": 1}
+    weights = CogVideoTransformer(CogVideoConfig(**sizes)).published_state_dict()
+    assert load_published(weights, sizes).config.start_of_image == 150_000
+    assert load_published(weights, {**sizes, "start_of_image": None}).config.start_of_image is None
+    sizes, weights, _ = fixture(NAMES[0])
+    assert load_published(weights, sizes).config.start_of_image is None
 
 
 def test_missing_weight_is_named() -> None:

@@ -64,10 +64,33 @@ def test_weights_lie_under_their_published_names(folder: Path) -> None:
         assert "mixins.attention_plus.query_key_value.1.weight" in file.keys()  # noqa: SIM118 - not a mapping
 
 
-def test_dtype(folder: Path) -> None:
+def test_dtype(folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     pipe = CogVideoPipeline.from_pretrained(folder, dtype=torch.bfloat16)
-    assert pipe.transformer.dtype is torch.bfloat16
+    assert pipe.transformer.dtype is pipe.vq.dtype is torch.bfloat16
+    assert not pipe.vq.training
+    assert not caplog.text
+    assert "float32" not in "".join(capfd.readouterr())
     assert pipe(PROMPTS, seeds=[1, 2]).dtype is torch.float32
+
+
+def test_a_pipeline_goes_back_into_its_folder(tmp_path: Path) -> None:
+    tiny_cogvideo.pipeline(stage_2=True).save_pretrained(tmp_path)
+    pipe = CogVideoPipeline.from_pretrained(tmp_path)
+    made = pipe(PROMPTS, seeds=[1, 2])
+    pipe.save_pretrained(tmp_path)
+    assert torch.equal(pipe(PROMPTS, seeds=[1, 2]), made)
+    assert torch.equal(CogVideoPipeline.from_pretrained(tmp_path)(PROMPTS, seeds=[1, 2]), made)
+    assert [path.name for path in (tmp_path / "transformer").iterdir() if "partial" in path.name] == []
+
+
+def test_the_first_frame_is_unguided_unless_told() -> None:
+    pipe = tiny_cogvideo.pipeline(layers=1)
+    calls = ({}, {"first_guidance_scale": 1.0}, {"guidance_scale": 1.0}, {"first_guidance_scale": 3.0})
+    plain, told, free, guided = (pipe(PROMPTS, seeds=[1, 2], **call) for call in calls)
+    assert torch.equal(plain, told)
+    assert torch.equal(plain[:, 0], free[:, 0])
+    assert not torch.equal(plain[:, 1:], free[:, 1:])
+    assert not torch.equal(plain[:, 0], guided[:, 0])
 
 
 def change(name: str, **values: object) -> Callable[[Path], None]:
@@ -93,7 +116,7 @@ def remove(name: str) -> Callable[[Path], None]:
         (change("transformer/config.json", _class_name="Wan"), "is of a Wan, not of a CogVideoTransformer"),
         (change("transformer/config.json", depth=3), "unknown size 'depth'"),
         (change("transformer/config.json", layers=3), "does not hold the weights that config.json beside it calls for"),
-        (change("transformer/config.json", f3core={"plan": {}}), "the plan in it is damaged"),
+        (change("transformer/config.json", f3core={"plan": {}}), r"the plan in .*config\.json is damaged"),
         (change("transformer/config.json", stage=2), "transformer must be of stage 1"),
         (remove("vq/config.json"), "vq or tokenizer could not be loaded"),
         (lambda folder: (folder / "model_index.json").write_text("{"), "is no JSON"),

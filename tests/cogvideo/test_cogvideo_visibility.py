@@ -17,15 +17,20 @@ def test_windows_are_those_of_shifted_window_attention(times: int, window: int, 
     groups = windows(sizes, layer)
     assert sorted(p for group in groups for w in group for p in w) == list(range(side**2))
     assert all(len({len(w) for w in group}) == 1 and list(w) == sorted(w) for group in groups for w in group)
-    if window == side:
-        assert groups == ((tuple(range(side**2)),),)
-        return
     found = {place: number for number, w in enumerate(w for group in groups for w in group) for place in w}
     shift = window // 2 if layer else 0
     expected = {p: swin_window(p // side, p % side, side, window, shift) for p in range(side**2)}
     for one in range(side**2):
         for other in range(side**2):
             assert (found[one] == found[other]) == (expected[one] == expected[other])
+
+
+def test_a_window_as_large_as_the_frame_is_shifted_too() -> None:
+    sizes = tiny_cogvideo.config(tokens=16, window=4)
+    assert windows(sizes, 0) == ((tuple(range(16)),),)
+    assert windows(sizes, 1) == (((0, 1, 4, 5), (2, 3, 6, 7), (8, 9, 12, 13), (10, 11, 14, 15)),)
+    for layer in (0, 1):
+        assert windows(tiny_cogvideo.config(tokens=16, window=-1), layer) == ((tuple(range(16)),),)
 
 
 def test_published_windows() -> None:
