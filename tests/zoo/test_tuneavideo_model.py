@@ -11,7 +11,7 @@ import pytest
 import torch
 from f3core_tuneavideo import TuneAVideoPipeline, load_pipeline
 from f3core_zoo import digits, judge
-from f3core_zoo.train.tuneavideo.evaluate import as_the_judge_sees
+from f3core_zoo.train.tuneavideo.evaluate import as_the_judge_sees, generate
 
 FOLDER = Path(f3core_zoo.__file__).parent / "digits_tuneavideo"
 
@@ -54,9 +54,10 @@ def test_generates_the_same_clips_again(pipeline: TuneAVideoPipeline, call: dict
     assert torch.equal(clips, _generate(pipeline, prompts, num_inference_steps=3, **call))
 
 
+@pytest.mark.slow
 def test_follows_captions(pipeline: TuneAVideoPipeline, call: dict[str, Any]) -> None:
     prompts = digits.prompts(32, seed=0)
-    clips = _generate(pipeline, prompts, num_inference_steps=20, **call)
+    clips = generate(pipeline, prompts, num_inference_steps=10, **call)
     seen = judge.text_accuracy(as_the_judge_sees(clips), prompts)
     assert seen.digit >= 0.8
     assert seen.colour >= 0.9
