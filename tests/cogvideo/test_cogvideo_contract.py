@@ -23,7 +23,7 @@ class OneNoiseLevel(AdapterContract):
     def test_macs_never_rise_and_are_predicted_exactly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for change in self._changes(self._sites(self._made())):
             monkeypatch.setattr(self, "_changes", lambda _sites, only=change: [only])
-            refused = pytest.raises(AssertionError, match="PlanError: .* at some steps only")
+            refused = pytest.raises(AssertionError, match=r"PlanError: .* at some steps only")
             with contextlib.nullcontext() if change[1] is Removal.DROP else refused:
                 super().test_macs_never_rise_and_are_predicted_exactly()
 
