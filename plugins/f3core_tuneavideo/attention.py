@@ -1,6 +1,6 @@
-"""The two attentions that inflation adds to a Stable Diffusion transformer block.
+"""The attentions of an inflated Stable Diffusion transformer block: to text, and the two that inflation adds.
 
-Both call ``F.scaled_dot_product_attention`` on [rows, heads, tokens, channels of a head] and carry the parameter names
+All call ``F.scaled_dot_product_attention`` on [rows, heads, tokens, channels of a head] and carry the parameter names
 of the published checkpoints. Source: Tune-A-Video, arXiv 2212.11565, section 3.2.
 """
 
@@ -12,24 +12,39 @@ from torch import Tensor, nn
 
 
 class _Projections(nn.Module):
-    """Queries, keys and values without bias, and an output map with one. ``width`` channels in ``heads`` heads."""
+    """Queries, keys and values without bias, and an output map with one. ``width`` channels in ``heads`` heads.
 
-    def __init__(self, width: int, heads: int) -> None:
+    ``source``: channels of what keys and values are made of, if others. ``upcast``: mix in float32 whatever the dtype,
+    for weights whose scores leave the range of float16.
+    """
+
+    def __init__(self, width: int, heads: int, source: int | None = None, *, upcast: bool = False) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"{width} channels do not divide into {heads} heads")
-        self.heads = heads
+        self.heads, self.upcast = heads, upcast
         self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(width, width, bias=False)
-        self.to_v = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(source or width, width, bias=False)
+        self.to_v = nn.Linear(source or width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """[N, Lq, C] over [N, Lk, C], where ``mask`` (bool [Lq, Lk]) allows it, through the output map."""
+        dtype = query.dtype
         query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        if self.upcast:
+            query, key, value = query.float(), key.float(), value.float()
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2).to(dtype))
         return out
+
+
+class TextAttention(_Projections):
+    """Every token of a frame sees the prompt."""
+
+    def forward(self, hidden_states: Tensor, text: Tensor) -> Tensor:
+        """[B·F, S, C] and text [B·F, L, C'] to [B·F, S, C]."""
+        return self._attend(self.to_q(hidden_states), self.to_k(text), self.to_v(text))
 
 
 class SparseCausalAttention(_Projections):

@@ -8,11 +8,10 @@ Source: Tune-A-Video, arXiv 2212.11565; the parameter names are those of the pub
 from __future__ import annotations
 
 from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from f3core_tuneavideo.attention import SparseCausalAttention, TemporalAttention
+from f3core_tuneavideo.attention import SparseCausalAttention, TemporalAttention, TextAttention
 
 
 def clip_norm(norm: nn.GroupNorm, hidden: Tensor, frames: int) -> Tensor:
@@ -40,16 +39,16 @@ class ClipResnetBlock(ResnetBlock2D):
 class ClipTransformerBlock(nn.Module):
     """attn1 (SC-Attn), attn2 (text), feed-forward, attn_temp (over frames): each behind its norm, each residual."""
 
-    def __init__(self, width: int, heads: int, text_width: int) -> None:
+    def __init__(self, width: int, heads: int, text_width: int, *, upcast: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn1 = SparseCausalAttention(width, heads)
+        self.attn1 = SparseCausalAttention(width, heads, upcast=upcast)
         self.norm2 = nn.LayerNorm(width)
-        self.attn2 = Attention(width, cross_attention_dim=text_width, heads=heads, dim_head=width // heads)
+        self.attn2 = TextAttention(width, heads, text_width, upcast=upcast)
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width, activation_fn="geglu")
         self.norm_temp = nn.LayerNorm(width)
-        self.attn_temp = TemporalAttention(width, heads)
+        self.attn_temp = TemporalAttention(width, heads, upcast=upcast)
         nn.init.zeros_(self.attn_temp.to_out[0].weight)
 
     def forward(self, hidden: Tensor, text: Tensor, frames: int) -> Tensor:
@@ -64,14 +63,19 @@ class ClipTransformer(nn.Module):
     """A transformer on feature maps, residual. Its group norm, unlike the ResNets', is each frame's own.
 
     ``linear``: project by linear layers on tokens (Stable Diffusion 2) and not by 1 × 1 convolutions (1.x).
+    ``upcast``: attention in float32 whatever the dtype (Stable Diffusion 2.1).
     """
 
-    def __init__(self, width: int, heads: int, text_width: int, *, groups: int, depth: int, linear: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, text_width: int, *, groups: int, depth: int, linear: bool, upcast: bool = False
+    ) -> None:
         super().__init__()
         self.linear = linear
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList(ClipTransformerBlock(width, heads, text_width) for _ in range(depth))
+        self.transformer_blocks = nn.ModuleList(
+            ClipTransformerBlock(width, heads, text_width, upcast=upcast) for _ in range(depth)
+        )
         self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
 
     def forward(self, hidden: Tensor, text: Tensor, frames: int) -> Tensor:

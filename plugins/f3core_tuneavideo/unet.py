@@ -149,6 +149,7 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 groups=norm_num_groups,
                 depth=transformer_layers_per_block,
                 linear=use_linear_projection,
+                upcast=upcast_attention,
             )
 
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
