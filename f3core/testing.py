@@ -96,6 +96,8 @@ class AdapterContract(FactsContract):
                 assert counted == plan.macs_after, f"{what}: {plan.macs_after} MACs predicted, {counted} counted"
                 assert counted <= last, f"{what}: MACs rise from {last} to {counted}"
                 last = counted
+            if not self.timesteps:
+                continue
             passes = {self.component: (2, 3)}
             plan = example_plan(
                 self.adapter.name,

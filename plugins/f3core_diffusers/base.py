@@ -17,10 +17,11 @@ from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 
 from f3core.adapter import Adapter
+from f3core.carrying import CONFIG_KEY, aligned_, carried
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core_diffusers.pruned import CONFIG_KEY, aligned_, pruned_model_class
+from f3core_diffusers.pruned import pruned_model_class
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
 DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
@@ -114,8 +115,7 @@ class DiffusersAdapter(Adapter):
         return pruned_model_class(denoiser_class)
 
     def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
-        carried = {CONFIG_KEY: {"component": component, "plan": plan.model_dump(mode="json")}}
-        denoiser.register_to_config(**carried)  # type: ignore[operator]
+        denoiser.register_to_config(**{CONFIG_KEY: carried(plan, component)})  # type: ignore[operator]
 
     @contextlib.contextmanager
     def observable(self, pipeline: Any) -> Iterator[None]:

@@ -21,7 +21,7 @@ from ...judge import frechet_video, text_accuracy
 from ..common import Workplace
 from . import text, transformer, vq
 
-CALL: dict[str, Any] = {"guidance_scale": 2.0, "temperature": 1.0, "top_k": 40}
+CALL: dict[str, Any] = {"guidance_scale": 2.0, "first_guidance_scale": 2.0, "temperature": 1.0, "top_k": 40}
 BATCH = 60
 GENERATION_SEED = 1_000
 
@@ -67,7 +67,8 @@ def evaluate(
     prompts = digits.prompts(count, seed=0)
     for number, (scale, heat, k) in enumerate(product(guidance, temperature, top_k)):
         began = time.perf_counter()
-        clips = generate(pipeline, prompts, guidance_scale=scale, temperature=heat, top_k=k)
+        scales = {"guidance_scale": scale, "first_guidance_scale": scale}
+        clips = generate(pipeline, prompts, **scales, temperature=heat, top_k=k)
         seconds = (time.perf_counter() - began) / count
         print(f"guidance {scale} temperature {heat} top-k {k}: {_figures(clips, prompts)}, {seconds:.3f} s a clip")
         if number == 0:
