@@ -69,14 +69,3 @@ def temporal_maps(scores: Scores) -> Array:
     maps = scores.frame_map()
     related = maps[scores.mass(AttentionKind.TEMPORAL).sum(axis=1) > 0]
     return related if len(related) else maps
-
-
-def by_distance(frame_map: Array) -> Array:
-    """[F] mean share between frames i and j by their distance |i − j|, from a map [F, F]; first, within a frame."""
-    count = len(frame_map)
-    return np.asarray(
-        [
-            np.mean([frame_map[i, j] for i in range(count) for j in range(count) if abs(i - j) == distance])
-            for distance in range(count)
-        ]
-    )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from f3core.masses import blocks, by_distance, masses, short, temporal_maps
+from f3core.masses import blocks, masses, short, temporal_maps
 from f3core.scores import PromptScores, Scores, ScoresHeader
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 
@@ -74,4 +73,3 @@ def test_maps_between_frames() -> None:
     mass[..., KINDS.index(AttentionKind.TEMPORAL)] = 0
     still = replace(scores, prompts={0: replace(scores.prompts[0], mass=mass)})
     assert len(temporal_maps(still)) == 6
-    assert by_distance(np.array([[5.0, 1, 0], [3, 5, 1], [2, 3, 5]])).tolist() == pytest.approx([5, 2, 1])

@@ -21,6 +21,7 @@ from f3core.carrying import CONFIG_KEY, aligned_, carried
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
+from f3core_diffusers.arguments import check_call
 from f3core_diffusers.pruned import pruned_model_class
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
@@ -92,9 +93,7 @@ class DiffusersAdapter(Adapter):
     ) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         ours = {"num_inference_steps": steps, "generator": generators, "output_type": "pt"}
-        taken = sorted({"prompt", "num_videos_per_prompt", *ours} & call.keys())
-        if taken:
-            raise ModelError(f"model.call must not set {', '.join(taken)}: the spec's own keys decide that")
+        check_call(type(pipeline), call)
         arguments = {**dict(call), **ours}
         try:
             made = pipeline(prompt=list(prompts), **arguments)

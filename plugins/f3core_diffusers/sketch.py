@@ -13,13 +13,12 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from f3core.adapter import Sketch
-from f3core.errors import ModelError, suggest
+from f3core.errors import ModelError
+from f3core_diffusers.arguments import check_call
 
 if TYPE_CHECKING:
     from f3core_diffusers.base import DiffusersAdapter
 
-OURS = frozenset({"prompt", "num_videos_per_prompt", "num_inference_steps", "generator", "output_type"})
-"""arguments of a pipeline that the spec's own keys decide"""
 LatentSize = Callable[[str, nn.Module, Mapping[str, Any]], tuple[int, int, int]]
 """From a source, a denoiser of it and its call's arguments to latent frames, rows and columns; ValueError for a size
 that the pipeline does not make."""
@@ -50,7 +49,7 @@ def sketch(
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{source}: its configs could not be read: {error}") from error
     pipeline_class = pipeline_class or _pipeline_class(index)
-    _check_call(pipeline_class, call)
+    check_call(pipeline_class, call)
     given = {**_defaults(pipeline_class), **call}
     try:
         frames, height, width = latent_size(source, next(iter(denoisers.values())), given)
@@ -80,20 +79,6 @@ def _class_of(library: str, name: str) -> Any:
 def _pipeline_class(index: Mapping[str, Any]) -> Any:
     named = index["_class_name"]
     return _class_of(*named) if isinstance(named, list | tuple) else getattr(diffusers, named)
-
-
-def _check_call(pipeline_class: Any, call: Mapping[str, Any]) -> None:
-    """Raises `ModelError` for arguments that are the spec's to decide, or that the pipeline does not have."""
-    taken = sorted(OURS & call.keys())
-    if taken:
-        raise ModelError(f"model.call must not set {', '.join(taken)}: the spec's own keys decide that")
-    parameters = inspect.signature(pipeline_class.__call__).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name in call:
-        if name not in parameters:
-            known = suggest(name, parameters.keys() - OURS - {"self"})
-            raise ModelError(f"{pipeline_class.__name__} has no argument {name!r} (model.call); {known}")
 
 
 def divided(size: int, by: int, name: str) -> int:

@@ -32,6 +32,10 @@ def test_clips_of_fewer_frames_are_read_at_the_worlds_pace(frames: int) -> None:
     assert accuracy.digit >= 0.93
     assert accuracy.colour >= 0.99
     assert accuracy.direction >= 0.99
+    held = judge.as_clips(torch.arange(float(frames)).view(1, -1, 1, 1, 1).expand(-1, -1, 3, 16, 16))[0, :, 0, 0, 0]
+    assert held.tolist() == sorted(held.tolist())
+    assert len(held) == digits.FRAMES
+    assert set(held.tolist()) == set(range(frames))
     with pytest.raises(ValueError, match="expected clips"):
         judge.as_clips(short[:, :0])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from f3core_tuneavideo import TuneAVideoPipeline, load_pipeline
 from f3core_zoo import digits, judge
-from f3core_zoo.train.tuneavideo.evaluate import as_the_judge_sees, generate
+from f3core_zoo.train.tuneavideo.evaluate import generate
 
 FOLDER = Path(f3core_zoo.__file__).parent / "digits_tuneavideo"
 
@@ -58,7 +58,7 @@ def test_generates_the_same_clips_again(pipeline: TuneAVideoPipeline, call: dict
 def test_follows_captions(pipeline: TuneAVideoPipeline, call: dict[str, Any]) -> None:
     prompts = digits.prompts(32, seed=0)
     clips = generate(pipeline, prompts, num_inference_steps=10, **call)
-    seen = judge.text_accuracy(as_the_judge_sees(clips), prompts)
+    seen = judge.text_accuracy(clips, prompts)
     assert seen.digit >= 0.8
     assert seen.colour >= 0.9
     assert seen.direction >= 0.8

@@ -80,9 +80,8 @@ def evaluate(
 
 
 def _figures(clips: Tensor, prompts: list[str]) -> str:
-    held = vq.hold(clips)
-    figures = {name: round(value, 3) for name, value in asdict(text_accuracy(held, prompts)).items()}
-    return f"{figures} frechet {frechet_video(held, prompts):.3f}"
+    figures = {name: round(value, 3) for name, value in asdict(text_accuracy(clips, prompts)).items()}
+    return f"{figures} frechet {frechet_video(clips, prompts):.3f}"
 
 
 def sheet(clips: Tensor, path: Path, columns: int = 4, rows: int = 15, scale: int = 3) -> None:

@@ -164,11 +164,6 @@ def decode(model: VQModel, tokens: Tensor, batch: int = 128) -> Tensor:
     return torch.cat(clips)
 
 
-def hold(clips: Tensor, frames: int = digits.FRAMES) -> Tensor:
-    """Clips stretched to `frames` frames by holding each of theirs: what the judge, trained on 21, looks at."""
-    return clips[:, torch.linspace(0, clips.shape[1] - 1, frames).round().long()]
-
-
 @torch.no_grad()
 def measure(model: VQModel, count: int = 240) -> judge.TextAccuracy:
     """Rebuild held-out clips and ask the judge what they show."""
@@ -177,7 +172,7 @@ def measure(model: VQModel, count: int = 240) -> judge.TextAccuracy:
     clips = digits.render(prompts, seed=4, split="held_out", frames=FRAMES)
     tokens = encode(model, clips)
     rebuilt = decode(model, tokens)
-    accuracy = judge.text_accuracy(hold(rebuilt), prompts)
+    accuracy = judge.text_accuracy(rebuilt, prompts)
     share = torch.bincount(tokens.flatten(), minlength=model.config.num_vq_embeddings).double() / tokens.numel()
     used, perplexity = int((share > 0).sum()), torch.special.entr(share).sum().exp().item()
     quality = psnr(4 * F.mse_loss(rebuilt, clips).item())

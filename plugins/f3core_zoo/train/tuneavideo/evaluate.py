@@ -82,11 +82,6 @@ def generate(pipeline: TuneAVideoPipeline, prompts: list[str], seed: int = GENER
     return torch.cat(clips)
 
 
-def as_the_judge_sees(clips: Tensor) -> Tensor:
-    """Clips [B, 8, ...] as [B, 21, ...], frames held: the judge learnt its sense of motion at that length."""
-    return clips[:, torch.linspace(0, clips.shape[1] - 1, digits.FRAMES).round().long()]
-
-
 def evaluate(
     work: Workplace,
     count: int = 240,
@@ -110,6 +105,5 @@ def evaluate(
 
 
 def _figures(clips: Tensor, prompts: list[str]) -> str:
-    seen = as_the_judge_sees(clips)
-    shares = {name: round(value, 3) for name, value in asdict(text_accuracy(seen, prompts)).items()}
-    return f"{shares} frechet {frechet_video(seen, prompts):.3f}"
+    shares = {name: round(value, 3) for name, value in asdict(text_accuracy(clips, prompts)).items()}
+    return f"{shares} frechet {frechet_video(clips, prompts):.3f}"
