@@ -190,9 +190,9 @@ def _header(
         raise ModelError("generation never called a denoiser; does the adapter name the right components?")
     heads = {(name, i): cell.maps.shape[1] for name, probe in probes.items() for (i, _), cell in probe.cells.items()}
     every = [(name, i, site) for name, listed in sites.items() for i, site in enumerate(listed)]
-    return ScoresHeader(
+    return ScoresHeader.of_sites(
+        (site for _, _, site in every),
         adapter=adapter.name,
-        sites=tuple(site.fqn for _, _, site in every),
         heads=tuple(heads.get((name, i), 0) for name, i, _ in every),
         levels=tuple(levels),
         passes={
@@ -203,10 +203,6 @@ def _header(
             for name, probe in probes.items()
         },
         drift_target=target,
-        layers=tuple(site.index for _, _, site in every),
-        removals={
-            site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for _, _, site in every
-        },
         identity=dict(identity),
         costs=costs.model_dump(mode="json") if costs else None,
     )

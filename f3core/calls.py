@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,9 @@ class Partition:
     """queries of a frame in one row"""
     samples: dict[tuple[int, int], Sample] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def visual(self) -> int:
-        """Visual queries of one clip row."""
+        """Visual queries of one clip row; read at every call, so it is taken off the device once."""
         return int(self.by_frame.sum())
 
     def equals(self, other: Partition) -> bool:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from f3core.errors import ScoresError
-from f3core.sites import KINDS, AttentionKind
+from f3core.sites import KINDS, AttentionKind, AttentionSite
 
 Array = NDArray[np.float64]
 VERSION = 1
@@ -66,6 +66,19 @@ class ScoresHeader:
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of_sites(cls, sites: Iterable[AttentionSite], **other: Any) -> ScoresHeader:
+        """A header of these sites, in their order; ``other`` are the remaining fields."""
+        every = list(sites)
+        return cls(
+            sites=tuple(site.fqn for site in every),
+            layers=tuple(site.index for site in every),
+            removals={
+                site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for site in every
+            },
+            **other,
+        )
 
     def to_json(self) -> str:
         """One line of JSON, keys sorted."""

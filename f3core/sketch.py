@@ -57,17 +57,13 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float]) -> list[tu
 def _unscored(adapter: Adapter, sketch: Sketch, target: AttentionKind, priced: Costs) -> Scores:
     """Scores that hold no prompt, only what a plan asks of their header."""
     sites = [site for name, denoiser in sketch.denoisers.items() for site in adapter.sites(denoiser, name)]
-    header = ScoresHeader(
+    header = ScoresHeader.of_sites(
+        sites,
         adapter=adapter.name,
-        sites=tuple(site.fqn for site in sites),
         heads=(0,) * len(sites),
         levels=sketch.levels,
         passes=sketch.rows,
         drift_target=target,
-        layers=tuple(site.index for site in sites),
-        removals={
-            site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for site in sites
-        },
         costs=priced.model_dump(mode="json"),
     )
     return Scores(header, {})
