@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MODEL_DIR = PACKAGE / "digits_wan"
@@ -43,3 +47,27 @@ def warm_then_decay(step: int, total: int, warmup: int) -> float:
         return (step + 1) / warmup
     tail = 0.4 * total
     return min(1.0, max(0.0, (total - step) / tail))
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error on values in [-1, 1]."""
+    return 10 * math.log10(4.0 / mse)
+
+
+def restore(live: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
+    """Copy values into tensors that stay the same objects."""
+    with torch.no_grad():
+        for target, source in zip(live, saved, strict=True):
+            target.copy_(source)
+
+
+def forget_path(config: Path) -> None:
+    """Take out of a config where on this machine its model was loaded from."""
+    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "_name_or_path"}
+    config.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def name_tokenizer_for_all(*files: Path) -> None:
+    """Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own."""
+    for path in files:
+        path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import digits
 from . import text, vae
-from .common import MODEL_DIR, Workplace, warm_then_decay
+from .common import MODEL_DIR, Workplace, restore, warm_then_decay
 
 CONFIG = {
     "patch_size": (1, 2, 2),
@@ -97,8 +97,8 @@ def _train_rank(rank: int, ranks: int, meeting: str, work: Workplace, steps: int
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     first = 0
     if (state := work.load(_CHECKPOINT)) is not None:
-        _restore(parameters, state["parameters"])
-        _restore(average, state["average"])
+        restore(parameters, state["parameters"])
+        restore(average, state["average"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
@@ -186,12 +186,6 @@ def _share_gradients(parameters: Iterable[nn.Parameter], ranks: int) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def _restore(live: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
-    with torch.no_grad():
-        for target, source in zip(live, saved, strict=True):
-            target.copy_(source)
-
-
 def _attention_in_float32(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
     """Attention [B, S, heads, d] outside autocast: its bfloat16 backward is several times slower on a CPU."""
     with torch.autocast("cpu", enabled=False):
@@ -205,7 +199,7 @@ def export(work: Workplace, folder: Path = MODEL_DIR) -> int:
     if state is None:
         raise FileNotFoundError(f"no checkpoint in {work.root}: run `python -m f3core_zoo.train denoiser` first")
     model = Denoiser()
-    _restore(model.parameters(), state["average"])
+    restore(model.parameters(), state["average"])
     text.build_tokenizer().save_pretrained(folder / "tokenizer")
     # The text encoder stays in single precision: loaders keep its stored type, and half precision is slow on a CPU.
     model.encoder.save_pretrained(folder / "text_encoder")

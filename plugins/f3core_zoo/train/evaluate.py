@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 from .. import digits
 from ..judge import frechet_video, text_accuracy
 from . import denoiser, text
-from .common import MODEL_DIR, Workplace
+from .common import MODEL_DIR, Workplace, forget_path, name_tokenizer_for_all
 
 SHIFT = 3.0
 CALL: dict[str, Any] = {
@@ -42,24 +42,12 @@ def assemble(work: Workplace) -> int:
         transformer=WanTransformer3DModel.from_pretrained(MODEL_DIR / "transformer").half(),
     )
     pipeline.save_pretrained(MODEL_DIR)
-    _forget_paths()
-    _name_tokenizer_for_all()
+    for config in MODEL_DIR.glob("*/config.json"):
+        forget_path(config)
+    name_tokenizer_for_all(MODEL_DIR / "model_index.json", MODEL_DIR / "tokenizer" / "tokenizer_config.json")
     defaults = {key: value for key, value in CALL.items() if key != "num_inference_steps"}  # steps are a spec's to say
     (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": defaults}, indent=2) + "\n")
     return step
-
-
-def _forget_paths() -> None:
-    """Take out of the configs where on this machine the parts were loaded from."""
-    for path in MODEL_DIR.glob("*/config.json"):
-        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _name_tokenizer_for_all() -> None:
-    """Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own."""
-    for path in (MODEL_DIR / "model_index.json", MODEL_DIR / "tokenizer" / "tokenizer_config.json"):
-        path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def generate(pipeline: WanPipeline, prompts: list[str], seed: int = GENERATION_SEED, **call: Any) -> Tensor:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from .. import digits
-from .common import MODEL_DIR, Workplace, warm_then_decay
+from .common import MODEL_DIR, Workplace, psnr, warm_then_decay
 
 CONFIG = {
     "base_dim": 12,
@@ -77,11 +77,6 @@ def train(work: Workplace, steps: int = 1600, seed: int = 0, learning_rate: floa
 def to_model(clips: Tensor) -> Tensor:
     """Clips [B, F, 3, H, W] in [0, 1] as the codec takes them: [B, 3, F, H, W] in [-1, 1]."""
     return clips.transpose(1, 2) * 2 - 1
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error on values in [-1, 1]."""
-    return 10 * math.log10(4.0 / mse)
 
 
 def decode_unclamped(model: AutoencoderKLWan, latents: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ... import digits
 from ...judge import frechet_video, text_accuracy
-from ..common import Workplace
+from ..common import Workplace, name_tokenizer_for_all
 from . import text, transformer, vq
 
 CALL: dict[str, Any] = {"guidance_scale": 2.0, "first_guidance_scale": 2.0, "temperature": 1.0, "top_k": 40}
@@ -33,9 +33,7 @@ def assemble(work: Workplace) -> int:
     model, step = transformer.averaged(work, codes)
     CogVideoPipeline(model.half(), codec, text.build_tokenizer(codes)).save_pretrained(vq.MODEL_DIR)
     vq.save(codec, vq.MODEL_DIR / "vq")
-    # Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own.
-    path = vq.MODEL_DIR / "tokenizer" / "tokenizer_config.json"
-    path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+    name_tokenizer_for_all(vq.MODEL_DIR / "tokenizer" / "tokenizer_config.json")
     (vq.MODEL_DIR / "f3core.json").write_text(json.dumps({"call": CALL}, indent=2) + "\n")
     return step
 

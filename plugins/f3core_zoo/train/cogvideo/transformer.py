@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 import f3core_cogvideo.channels as channels
 import torch
@@ -13,7 +12,7 @@ from f3core_cogvideo.config import CogVideoConfig
 from f3core_cogvideo.model import CogVideoTransformer
 from torch import Tensor
 
-from ..common import Workplace, warm_then_decay
+from ..common import Workplace, restore, warm_then_decay
 from . import data, text, vq
 
 SIZES = {"layers": 8, "hidden": 128, "heads": 4}
@@ -167,13 +166,6 @@ def _optimizers(model: CogVideoTransformer) -> list[torch.optim.Optimizer]:
         torch.optim.Muon(matrices, lr=LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-
-
-def restore(live: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
-    """Copy values into tensors that stay the same objects."""
-    with torch.no_grad():
-        for target, source in zip(live, saved, strict=True):
-            target.copy_(source)
 
 
 def _attention_in_float32(query: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor | None) -> Tensor:

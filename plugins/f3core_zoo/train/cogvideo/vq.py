@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from diffusers import VQModel
 from torch import Tensor
 
 from ... import digits, judge
-from ..common import PACKAGE, Workplace, warm_then_decay
-from ..vae import psnr
+from ..common import PACKAGE, Workplace, forget_path, psnr, warm_then_decay
 
 MODEL_DIR = PACKAGE / "digits_cogvideo"
 CODES = 512
@@ -184,9 +182,7 @@ def measure(model: VQModel, count: int = 240) -> judge.TextAccuracy:
 def save(model: VQModel, folder: Path) -> None:
     """Write the tokenizer in half precision, without saying where it was loaded from."""
     model.half().save_pretrained(folder)
-    path = folder / "config.json"
-    config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    forget_path(folder / "config.json")
 
 
 def _outputs(model: VQModel, clips: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ... import digits
 from ...judge import frechet_video, text_accuracy
-from ..common import Workplace
+from ..common import Workplace, forget_path, name_tokenizer_for_all
 from . import diffusion, text, video
 from .vae import FRAMES, MODEL_DIR
 
@@ -43,24 +43,12 @@ def assemble(work: Workplace) -> int:
         scheduler=diffusion.scheduler(),
     )
     pipeline.save_pretrained(MODEL_DIR)
-    _forget_paths()
-    _name_tokenizer_for_all()
+    for config in MODEL_DIR.glob("*/config.json"):
+        forget_path(config)
+    name_tokenizer_for_all(MODEL_DIR / "model_index.json", MODEL_DIR / "tokenizer" / "tokenizer_config.json")
     _name_text_weights_for_all()
     (MODEL_DIR / "f3core.json").write_text(json.dumps({"call": CALL}, indent=2) + "\n")  # steps are a spec's to say
     return step
-
-
-def _forget_paths() -> None:
-    """Take out of the configs where on this machine the parts were loaded from."""
-    for path in MODEL_DIR.glob("*/config.json"):
-        config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}
-        path.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _name_tokenizer_for_all() -> None:
-    """Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own."""
-    for path in (MODEL_DIR / "model_index.json", MODEL_DIR / "tokenizer" / "tokenizer_config.json"):
-        path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def _name_text_weights_for_all() -> None:

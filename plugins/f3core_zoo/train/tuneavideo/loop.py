@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..common import Workplace, warm_then_decay
+from ..common import Workplace, restore, warm_then_decay
 
 EMA_DECAY = 0.998
 SAVE_EVERY = 150
@@ -83,13 +83,6 @@ def load_average(work: Workplace, name: str, model: nn.Module) -> int:
         )
     restore(model.parameters(), state["average"])
     return int(state["step"])
-
-
-def restore(live: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
-    """Copy the values of `saved` into `live`, one by one."""
-    with torch.no_grad():
-        for target, source in zip(live, saved, strict=True):
-            target.copy_(source)
 
 
 def _optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from ... import digits
-from ..common import PACKAGE, Workplace, warm_then_decay
+from ..common import PACKAGE, Workplace, psnr, warm_then_decay
 
 MODEL_DIR = PACKAGE / "digits_tuneavideo"
 FRAMES = 8
@@ -72,11 +72,6 @@ def train(work: Workplace, steps: int = 1500, seed: int = 0, learning_rate: floa
 def to_model(clips: Tensor) -> Tensor:
     """Clips [B, F, 3, H, W] in [0, 1] as the codec takes them: single frames [B*F, 3, H, W] in [-1, 1]."""
     return clips.flatten(0, 1) * 2 - 1
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error on values in [-1, 1]."""
-    return 10 * math.log10(4.0 / mse)
 
 
 @torch.no_grad()
