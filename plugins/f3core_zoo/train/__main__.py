@@ -1,28 +1,15 @@
-"""`python -m f3core_zoo.train COMMAND`: makes everything this package ships, from scratch."""
+"""`python -m f3core_zoo.train COMMAND`: makes the Wan mini and the judge, from scratch."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
 
-from .common import Workplace
+from .common import Workplace, command_line
 
 
 def main() -> None:
     """Parse the command line and run one command."""
-    parser = argparse.ArgumentParser(prog="python -m f3core_zoo.train", description=__doc__)
-    parser.add_argument("command", choices=["vae", "judge", "denoiser", "evaluate"])
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/zoo"), help="folder for checkpoints (default: runs/zoo)"
-    )
-    parser.add_argument("--steps", type=int, help="training steps in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clips", type=int, default=240, help="evaluate: clips to generate")
-    parser.add_argument("--guidance", type=float, nargs="+", help="evaluate: guidance scales to try")
-    parser.add_argument("--as-is", action="store_true", help="evaluate: the shipped weights, not the last checkpoint")
+    parser = command_line("f3core_zoo.train", __doc__, ["vae", "judge", "denoiser", "evaluate"], threads=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work = Workplace(options.work)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,19 @@ def name_tokenizer_for_all(*files: Path) -> None:
     """Name the tokenizer's class so that transformers 4 finds it too: version 5 saves a name of its own."""
     for path in files:
         path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+
+
+def command_line(
+    package: str, about: str | None, commands: Sequence[str], *, work: str = "runs/zoo", threads: int = 1
+) -> argparse.ArgumentParser:
+    """What the commands of ``python -m package`` share; a mini adds what its evaluation can try."""
+    parser = argparse.ArgumentParser(prog=f"python -m {package}", description=about)
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("--work", type=Path, default=Path(work), help=f"folder for checkpoints (default: {work})")
+    parser.add_argument("--steps", type=int, help="training steps in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--clips", type=int, default=240, help="evaluate: clips to generate")
+    parser.add_argument("--guidance", type=float, nargs="+", help="evaluate: guidance scales to try")
+    parser.add_argument("--as-is", action="store_true", help="evaluate: the shipped weights, not the last checkpoint")
+    return parser

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
 
-from ..common import Workplace
+from ..common import Workplace, command_line
 
 
 def main() -> None:
     """Parse the command line and run one command."""
-    parser = argparse.ArgumentParser(prog="python -m f3core_zoo.train.cogvideo", description=__doc__)
-    parser.add_argument("command", choices=["vq", "tokens", "train", "evaluate"])
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/zoo"), help="folder for checkpoints (default: runs/zoo)"
-    )
-    parser.add_argument("--steps", type=int, help="training steps in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clips", type=int, default=240, help="evaluate: clips to generate")
-    parser.add_argument("--guidance", type=float, nargs="+", help="evaluate: guidance scales to try")
+    parser = command_line("f3core_zoo.train.cogvideo", __doc__, ["vq", "tokens", "train", "evaluate"])
     parser.add_argument("--temperature", type=float, nargs="+", help="evaluate: temperatures to try")
     parser.add_argument("--top-k", type=int, nargs="+", help="evaluate: top-k to try")
-    parser.add_argument("--as-is", action="store_true", help="evaluate: the shipped weights, not the last checkpoint")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work = Workplace(options.work)
