@@ -33,9 +33,7 @@ class Candidates:
             raise PlanError(f"no site of this model can lose {request.target}")
         header, costs = request.scores.header, request.costs
         passes = {
-            name: tuple(
-                sum(n for level, n in zip(header.levels, rows, strict=True) if level in r) for r in step_ranges
-            )
+            name: tuple(sum(n for level, n in zip(header.levels, rows, strict=True) if level in r) for r in step_ranges)
             for name, rows in header.passes.items()
         }
         units = make_units(sites, request.axis, len(step_ranges))
