@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from f3core.errors import PlanError
 from f3core.method import PlanRequest
-from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, unit_saving
+from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, rank, select, unit_saving
+from f3core.selection import Front, front
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,27 @@ class Candidates:
         asked = self.request
         return asked.criterion.score(self.units, self.step_ranges, asked.scores, asked.target, asked.seed)
 
+    def chosen(self, scores: Sequence[float]) -> frozenset[int]:
+        """Indices of the units that go: the request's ratio of them, or what its budget takes.
+
+        A budget that has to be measured takes its first guess: for a speed-up what MACs predict, but never more than
+        there is; for a metric, half of what can be saved. Raises `PlanError` for a budget of MACs out of reach.
+        """
+        asked = self.request
+        if asked.budget is None:
+            assert asked.ratio is not None, "a request has a ratio or a budget"
+            return select(self.units, scores, asked.ratio)
+        found = front_of(self.units, scores, self.savings, additive=asked.criterion.additive)
+        needed = asked.budget.to_save(self.macs_before)
+        place = found.reaching(found.saved[-1] / 2 if needed is None else needed)
+        if place is None and not asked.budget.measured:
+            best = 1 - found.saved[-1] / self.macs_before
+            raise PlanError(
+                f"the budget ({asked.budget}) cannot be met: pruning every unit leaves {_up(best)} of the MACs; "
+                "give a higher share, or another target, removal or axis"
+            )
+        return found.units(len(found) - 1 if place is None else place)
+
     def plan(self, method: str, scores: Sequence[float], chosen: Collection[int]) -> PruningPlan:
         """The plan by which the units at the indices ``chosen`` go."""
         asked = self.request
@@ -60,7 +83,8 @@ class Candidates:
             criterion=asked.criterion.name,
             target=asked.target,
             axis=asked.axis,
-            ratio=asked.ratio,
+            ratio=asked.ratio if asked.ratio is not None else len(chosen) / len(self.units),
+            budget=asked.budget,
             step_ranges=self.step_ranges,
             removals=dict(asked.removals),
             units=tuple(
@@ -71,3 +95,17 @@ class Candidates:
             macs_before=self.macs_before,
             macs_after=self.macs_before - sum(self.savings[i] for i in chosen),
         )
+
+
+def front_of(units: Sequence[Unit], scores: Sequence[float], savings: Sequence[int], *, additive: bool) -> Front:
+    """The best selections among units between nothing and all. Raises `PlanError` for scores that cannot be used."""
+    order = rank(units, scores)
+    try:
+        return front(scores, savings, order, additive)
+    except ValueError as error:
+        raise PlanError(f"the criterion cannot serve a budget: {error}") from error
+
+
+def _up(share: float) -> str:
+    """A share with three digits, rounded up, so that asking for it succeeds."""
+    return f"{math.ceil(share * 1000) / 1000:g}"

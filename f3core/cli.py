@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,30 +114,46 @@ def plan(
     scores: ScoresArg = None,
     ratios: Annotated[str | None, typer.Option(help="Comma-separated ratios, to compare; with --output: one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the plan to.")] = None,
+    curve: Annotated[
+        Path | None, typer.Option("--curve", metavar="PNG", help="Picture to draw: predicted damage against MACs.")
+    ] = None,
     overrides: Override = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a plan without the model's weights: units, scores, verdicts, MACs saved.
+    """Make a plan without the model's weights: units, scores, verdicts, MACs saved, and what less or more would cost.
 
     From saved scores; or without, from the model's configs, by a criterion that needs none (such as late).
     """
-    from f3core import tables
+    from f3core import damage_curve, tables
+    from f3core.planning import plan_front
+    from f3core.registry import installed
 
     file, merged = load(spec, overrides), _merged(scores)
-    wanted = numbers("--ratios", ratios, float) if ratios else [file.spec.prune.ratio]
+    wanted = numbers("--ratios", ratios, float) if ratios else [None]
+    budget = None if ratios else file.spec.prune.budget
     if output is not None and len(wanted) > 1:
         raise SpecError("--output holds one plan; give one ratio")
-    if output is not None and output.exists():
-        raise OutputError(f"{output} is there already and is not overwritten; give another --output, or remove it")
+    if output is not None and budget is not None and budget.measured:
+        raise file.error(
+            ("prune", "budget"), f"the plan of a measured budget ({budget}) is found, and written, by apply"
+        )
+    for option, path in (("--output", output), ("--curve", curve)):
+        if path is not None and path.exists():
+            raise OutputError(f"{path} is there already and is not overwritten; give another {option}, or remove it")
     made = _plans(file, wanted, merged)
+    offered = damage_curve.Curve(made[0][0], plan_front(made[0][0], installed()))
     if output is not None:
         made[0][0].save(output)
-    show(quiet, as_json, lambda: tables.plans_data(made), lambda: tables.plans_table(made))
+    if curve is not None:
+        damage_curve.draw(offered, [each for each, _ in made], curve)
+    show(quiet, as_json, lambda: tables.plans_data(made, offered), lambda: tables.plans_table(made, offered))
 
 
-def _plans(file: SpecFile, ratios: list[float], scores: Scores | None) -> list[tuple[PruningPlan, MacsChange | None]]:
-    """A plan a ratio; where only configs are read, with its MACs by kind."""
+def _plans(
+    file: SpecFile, ratios: Sequence[float | None], scores: Scores | None
+) -> list[tuple[PruningPlan, MacsChange | None]]:
+    """A plan a ratio (None: the spec's own ratio or budget); where only configs are read, with its MACs by kind."""
     if scores is None:
         from f3core import engine
 

@@ -109,10 +109,12 @@ def plan_only(
     return make_plan(job, scores)
 
 
-def plan_without_weights(file: SpecFile, ratios: Sequence[float] | None = None) -> list[tuple[PruningPlan, MacsChange]]:
-    """Plans at the spec's ratio, or at several, and their MACs of one clip, from the model's configs alone."""
+def plan_without_weights(
+    file: SpecFile, ratios: Sequence[float | None] = (None,)
+) -> list[tuple[PruningPlan, MacsChange]]:
+    """Plans for the spec's ratio or budget, or at several ratios, and their MACs of one clip, from configs alone."""
     job = resolve(file, installed(), check_output=False)
-    return sketch_plans(job, adapter_for_source(job), ratios or [file.spec.prune.ratio])
+    return sketch_plans(job, adapter_for_source(job), ratios)
 
 
 def score_only(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from f3core.budget import Budget
 from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.registry import Registry
@@ -85,6 +86,8 @@ def resolve(
             attempt(_check_target, file, ("sweep", "targets", i), entry.name, entry.removals, kind)
     for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
         check(("evaluate", "metrics", i), "metric", metric)
+    if spec.prune.budget is not None:
+        attempt(_check_budget, file, registry, spec.prune.budget)
     target = Path(output if output is not None else spec.output)
     if check_output and target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} is there already and is not overwritten; give another output, or remove it"
@@ -166,6 +169,30 @@ def _check_target(
         kinds = ", ".join(map(str, removals))
         raise file.error(path, f"no site of adapter {adapter!r} can lose {target}; allowed: {kinds}")
     return removals[target]
+
+
+def _check_budget(file: SpecFile, registry: Registry, budget: Budget) -> None:
+    """Whether what the budget measures can be measured as the spec stands."""
+    if not budget.measured:
+        return
+    path, evaluate = ("prune", "budget"), file.spec.evaluate
+    if evaluate is None:
+        raise file.error(path, f"the budget ({budget}) is measured; it needs an evaluate section")
+    if budget.speedup is not None and not evaluate.timing_pairs:
+        raise file.error(path, f"the budget ({budget}) is timed; it needs evaluate.timing_pairs of at least 1")
+    if budget.metric is not None:
+        name = metric_of(budget.metric, registry)[0]
+        _known(file, registry, (*path, "metric"), "metric", name)
+        if name not in evaluate.metrics:
+            raise file.error((*path, "metric"), f"{name} is not measured; add it to evaluate.metrics")
+
+
+def metric_of(name: str, registry: Registry) -> tuple[str, str | None]:
+    """The metric, and the figure of it if just one, that a budget names as ``metric`` or ``metric.figure``."""
+    if name in registry.names("metric"):
+        return name, None
+    metric, _, figure = name.partition(".")
+    return metric, figure or None
 
 
 def _prompt_lines(file: SpecFile, name: str, registry: Registry | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
 if TYPE_CHECKING:
     import torch
 
+    from f3core.budget import Budget
     from f3core.plan import Costs, PruningPlan, StepRange, Unit
     from f3core.scores import Scores
 
@@ -29,14 +30,19 @@ class PlanRequest:
     removals: Mapping[str, Removal]
     """per site fqn of the sites that hold the target, what is to be done there"""
     criterion: Criterion
-    ratio: float
+    ratio: float | None
+    """share of the units that goes; None where a budget decides"""
+    budget: Budget | None = None
     step_ranges: int | None = None
     """how many step ranges the calibrated steps are cut into; the axis decides when None"""
     seed: int = 0
 
 
 class Method(ABC):
-    """An algorithm that turns scores into a plan."""
+    """An algorithm that turns scores into a plan.
+
+    The units of its plans are independent: where a budget has to be measured, other choices among them are tried.
+    """
 
     name: ClassVar[str]
 
@@ -49,10 +55,13 @@ class Criterion(ABC):
     """Scores units of pruning; the lowest are pruned first.
 
     ``needs_scores``: False for one that ranks by names and places alone, so that a plan needs no calibration.
+    ``additive``: scores are never negative, and those of several units add up to what pruning them together does, so
+    that score per MAC saved makes sense; otherwise they only rank.
     """
 
     name: ClassVar[str]
     needs_scores: ClassVar[bool] = True
+    additive: ClassVar[bool] = False
 
     @abstractmethod
     def score(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from f3core.budget import Budget
 from f3core.errors import OutputError, PlanError
 from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
 
@@ -77,7 +78,8 @@ class Costs(_Frozen):
 class PruningPlan(_Frozen):
     """Which units go, by which removal, and what that is predicted to save. A file one can review.
 
-    ``passes`` holds, per component, how many denoiser rows one clip needs in each step range (guidance counted).
+    ``ratio`` is the share of units asked for, or under a ``budget`` the share that went. ``passes`` holds, per
+    component, how many denoiser rows one clip needs in each step range (guidance counted).
     """
 
     version: int = Field(default=1, ge=1, le=1)
@@ -87,6 +89,7 @@ class PruningPlan(_Frozen):
     target: AttentionKind
     axis: PruningAxis
     ratio: float = Field(ge=0, le=1)
+    budget: Budget | None = None
     step_ranges: tuple[StepRange, ...]
     removals: dict[str, Removal]
     units: tuple[Verdict, ...]
@@ -108,6 +111,23 @@ class PruningPlan(_Frozen):
     def pruned(self) -> tuple[Verdict, ...]:
         """The units that go."""
         return tuple(unit for unit in self.units if unit.pruned)
+
+    @property
+    def macs_share(self) -> float:
+        """Share of the MACs of one generation that stays."""
+        return self.macs_after / self.macs_before if self.macs_before else 1.0
+
+    @property
+    def goal(self) -> str:
+        """What decided how many units go, in words."""
+        return f"ratio {self.ratio:g}" if self.budget is None else f"budget {self.budget}"
+
+    def choosing(self, chosen: Collection[int]) -> PruningPlan:
+        """The same units with another choice among them: those at the indices ``chosen`` go."""
+        units = tuple(unit.model_copy(update={"pruned": i in chosen}) for i, unit in enumerate(self.units))
+        left = self.macs_before - sum(unit.macs_saved for unit in units if unit.pruned)
+        share = len(chosen) / len(units) if units else 0.0
+        return self.model_copy(update={"units": units, "ratio": share, "macs_after": left})
 
     def gates(self) -> dict[str, frozenset[int]]:
         """Pruned sites, each with the step ranges over which it is pruned."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from f3core.candidates import front_of
 from f3core.errors import PlanError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.job import Job
-from f3core.method import Method, PlanRequest
+from f3core.method import Criterion, Method, PlanRequest
 from f3core.plan import Costs, PruningPlan
+from f3core.registry import Registry
 from f3core.scores import Scores, ScoresHeader
+from f3core.selection import Front
 from f3core.sites import AttentionKind, AttentionSite, Removal
 
 
@@ -47,9 +50,11 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
 
 
 def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> PruningPlan:
-    """The plan of the spec's method, at the spec's ratio or another.
+    """The plan of the spec's method, for the spec's ratio or budget, or at another ratio.
 
-    Raises `PlanError`, or `SpecError` when it asks for what no site can lose."""
+    For a budget that has to be measured it is the first guess. Raises `PlanError`, such as for a budget that cannot be
+    met, or `SpecError` when it asks for what no site can lose.
+    """
     spec, header = job.file.spec.prune, scores.header
     if header.costs is None:
         raise PlanError("the scores carry no costs; score the model again")
@@ -68,7 +73,15 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
             removals=removals,
             criterion=job.registry.make("criterion", spec.criterion),
             ratio=spec.ratio if ratio is None else ratio,
+            budget=spec.budget if ratio is None else None,
             step_ranges=spec.step_ranges,
             seed=spec.seed,
         )
     )
+
+
+def plan_front(plan: PruningPlan, registry: Registry) -> Front:
+    """The best selections among a plan's units between nothing and all; `PruningPlan.choosing` makes plans of them."""
+    criterion: Criterion = registry.make("criterion", plan.criterion)
+    scores, savings = [unit.score for unit in plan.units], [unit.macs_saved for unit in plan.units]
+    return front_of(plan.units, scores, savings, additive=criterion.additive)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
+from f3core.budget import Budget
 from f3core.environment import Machine, library_versions, machine, now
 from f3core.errors import OutputError
 from f3core.evaluate import PairedTiming
@@ -90,6 +91,7 @@ class PlanSummary(_Frozen):
     axis: PruningAxis
     target: AttentionKind
     ratio: float
+    budget: Budget | None = None
     sites: dict[Removal, int]
     gated: bool
     step_ranges: tuple[str, ...]
@@ -99,6 +101,11 @@ class PlanSummary(_Frozen):
     def pruned(self) -> int:
         """How many units go."""
         return sum(unit.pruned for unit in self.units)
+
+    @property
+    def goal(self) -> str:
+        """What decided how many units go."""
+        return f"ratio {self.ratio:g}" if self.budget is None else f"budget {self.budget}"
 
     @classmethod
     def of(cls, plan: PruningPlan) -> PlanSummary:
@@ -110,6 +117,7 @@ class PlanSummary(_Frozen):
             axis=plan.axis,
             target=plan.target,
             ratio=plan.ratio,
+            budget=plan.budget,
             sites=dict(Counter(plan.removals[site] for site in plan.gates())),
             gated=plan.gated(),
             step_ranges=tuple(map(str, plan.step_ranges)),
@@ -185,7 +193,7 @@ def _of_counts(report: Report) -> list[str]:
 def _of_plan(plan: PlanSummary) -> list[str]:
     found = []
     if not plan.pruned:
-        found.append(f"Nothing was pruned: ratio {plan.ratio:g} of {len(plan.units)} units is none.")
+        found.append(f"Nothing was pruned: none of {len(plan.units)} units goes ({plan.goal}).")
     if plan.gated:
         found.append(
             f"On the {plan.axis} axis some sites are pruned at some steps only. They keep their weights, which the "

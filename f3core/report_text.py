@@ -165,7 +165,7 @@ def headline(report: Report) -> str:
     what = {"layer": "layers", "timestep": "step ranges", "cell": "cells (layer × step range)"}[plan.axis]
     how = " + ".join(f"{removal} at {n} site{'s' * (n != 1)}" for removal, n in plan.sites.items()) or "nothing removed"
     return (
-        f"{plan.target} pruned in {plan.pruned} of {len(plan.units)} {what} (ratio {plan.ratio:g}): {how}; "
+        f"{plan.target} pruned in {plan.pruned} of {len(plan.units)} {what} ({plan.goal}): {how}; "
         f"chosen by method {plan.method}, criterion {plan.criterion}."
     )
 

@@ -27,8 +27,9 @@ def check_unpruned(source: str, denoisers: Mapping[str, nn.Module]) -> None:
             raise ModelError(f"{source}: its {name} is pruned already; start from the unpruned model")
 
 
-def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float]) -> list[tuple[PruningPlan, MacsChange]]:
-    """The plan of each ratio and the MACs of one clip before, predicted and counted.
+def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float | None]) -> list[tuple[PruningPlan, MacsChange]]:
+    """The plan of each ratio (None: of the spec's own ratio or budget) and the MACs of one clip before, predicted and
+    counted.
 
     Raises `PlanError` where the spec's criterion ranks by scores, and `ModelError` where the adapter cannot do it, or
     the model is pruned already.

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from f3core import yaml_source
+from f3core.budget import Budget
 from f3core.errors import SpecError, suggest
 from f3core.sites import AttentionKind, PruningAxis, Removal
 
@@ -40,6 +51,7 @@ def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
     return values
 
 
+DEFAULT_RATIO = 0.5
 _Ratio = Annotated[float, Field(ge=0, le=1)]
 _Seed = Annotated[int, Field(ge=0)]
 _Target = Annotated[AttentionKind, _word(AttentionKind)]
@@ -85,12 +97,27 @@ class PruneSpec(_Section):
     target: _Target = AttentionKind.TEMPORAL
     axis: Annotated[PruningAxis | None, _word(PruningAxis)] = Field(None, description="the adapter's own when left out")
     criterion: str = "aas"
-    ratio: _Ratio = Field(0.5, description="share of the units that goes")
+    ratio: _Ratio | None = Field(None, description="share of the units that goes; 0.5 when there is no budget either")
+    budget: Budget | None = Field(None, description="what to save, or what it may cost, instead of a ratio")
     removal: Annotated[Removal | None, _word(Removal)] = Field(None, description="the site's first when left out")
     step_ranges: _Count | None = Field(
         None, description="step ranges of the timestep and cell axes: every step its own, or 4, when left out"
     )
     seed: _Seed = Field(0, description="of criteria that draw at random")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("ratio") is None and given.get("budget") is None:
+            return {**given, "ratio": DEFAULT_RATIO}
+        return given
+
+    @field_validator("budget")
+    @classmethod
+    def _instead_of_a_ratio(cls, budget: Budget | None, info: ValidationInfo) -> Budget | None:
+        if budget is not None and info.data.get("ratio") is not None:
+            raise ValueError("stands instead of a ratio; give one of the two (ratio: null takes one away)")
+        return budget
 
 
 class EvaluateSpec(_Section):
@@ -236,14 +263,9 @@ def _explain(
 
 
 def _keys_of(path: yaml_source.Path) -> list[str]:
+    """The keys that a section knows."""
     section: Any = Spec
-    sections: dict[str, Any] = {
-        "model": ModelSpec,
-        "calibrate": CalibrateSpec,
-        "prune": PruneSpec,
-        "evaluate": EvaluateSpec,
-        "sweep": SweepSpec,
-    }
-    if path:
-        section = sections.get(str(path[0]), Spec)
+    for key in path:
+        kind = section.model_fields[str(key)].annotation
+        section = next(part for part in (kind, *get_args(kind)) if hasattr(part, "model_fields"))
     return list(section.model_fields)

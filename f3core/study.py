@@ -18,7 +18,7 @@ from f3core.environment import Machine, library_versions, machine, now
 from f3core.errors import SpecError, suggest
 from f3core.job import Job
 from f3core.measure import Listener
-from f3core.plan import PruningPlan, select
+from f3core.plan import select
 from f3core.planning import make_plan
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, terminal_table
 from f3core.seeds import changed, each_seed, seeded
@@ -164,14 +164,14 @@ def _one_seed(
         return {k: v for group in trial.quality(made).values() for k, v in group.items()}
 
     scores = score(job, model, inputs_of(job, model), folder=folder, listener=listener)
-    plans = {name: make_plan(changed(job, f"prune.criterion={name}"), scores) for name in criteria}
+    plans = {name: make_plan(changed(job, f"prune.criterion={name}"), scores, ratio=0) for name in criteria}
     base = plans[criteria[0]]
     reference = trial.clips(model.pipeline)
     measured: dict[frozenset[int], tuple[float, dict[str, float]]] = {frozenset(): (0.0, figures(reference))}
 
     def outcome(chosen: frozenset[int]) -> tuple[float, dict[str, float]]:
         if chosen not in measured:
-            made = trial.clips(prune(model, _choosing(base, chosen)))
+            made = trial.clips(prune(model, base.choosing(chosen)))
             measured[chosen] = (evaluate.damage(reference, made), figures(made))
         return measured[chosen]
 
@@ -201,13 +201,6 @@ def _one_seed(
         "unpruned": measured[frozenset()][1],
         "results": results,
     }
-
-
-def _choosing(plan: PruningPlan, chosen: frozenset[int]) -> PruningPlan:
-    """The same units with another choice among them."""
-    units = tuple(unit.model_copy(update={"pruned": i in chosen}) for i, unit in enumerate(plan.units))
-    saved = sum(unit.macs_saved for unit in units if unit.pruned)
-    return plan.model_copy(update={"units": units, "macs_after": plan.macs_before - saved})
 
 
 # --- to read --------------------------------------------------------------------------------------------------------

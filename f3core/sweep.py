@@ -39,6 +39,8 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
         raise file.error(("evaluate",), "a sweep measures quality; it needs an evaluate section")
     section = file.spec.sweep or SweepSpec()
     targets = section.targets or (file.spec.prune.target,)
+    if section.ratios is None and file.spec.prune.ratio is None:
+        raise file.error(("prune", "budget"), "a sweep goes over ratios; give sweep.ratios, or --ratios")
     ratios = [ratio for ratio in section.ratios or (file.spec.prune.ratio,) if ratio]
     jobs = {seed: seeded(file, seed, output) for seed in section.seeds}
     first = jobs[section.seeds[0]]

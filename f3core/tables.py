@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from f3core import damage_curve
+from f3core.damage_curve import Curve
 from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.report import MacsChange
@@ -19,7 +21,7 @@ from f3core.sites import KINDS, AttentionSite
 
 def plan_table(plan: PruningPlan) -> RenderableType:
     """Every unit with its score and verdict, and what the plan saves."""
-    table = Table(title=f"{plan.method}: {plan.target} by {plan.criterion}, axis {plan.axis}, ratio {plan.ratio:g}")
+    table = Table(title=f"{plan.method}: {plan.target} by {plan.criterion}, axis {plan.axis}, {plan.goal}")
     table.add_column("unit", overflow="fold")
     table.add_column(plan.criterion, justify="right")
     table.add_column("verdict")
@@ -29,27 +31,37 @@ def plan_table(plan: PruningPlan) -> RenderableType:
         ranges = "" if len(unit.ranges) != 1 or len(plan.step_ranges) == 1 else f"  {plan.step_ranges[unit.ranges[0]]}"
         saved = si(unit.macs_saved) if unit.pruned else f"({si(unit.macs_saved)})"
         table.add_row(unit.name + ranges, f"{unit.score:.6g}", verdict, saved)
-    share = 1 - plan.macs_after / plan.macs_before if plan.macs_before else 0.0
     total = Text(
         f"{len(plan.pruned)} of {len(plan.units)} units go; denoiser MACs of one clip "
-        f"{si(plan.macs_before)} → {si(plan.macs_after)} (−{share:.1%}), predicted"
+        f"{si(plan.macs_before)} → {si(plan.macs_after)} (−{1 - plan.macs_share:.1%}), predicted"
     )
-    return Group(table, total)
+    return Group(table, total, *_guessed(plan))
 
 
-def plans_data(plans: Sequence[tuple[PruningPlan, MacsChange | None]]) -> Any:
-    """A plan as JSON, or several, each with its MACs of one clip where they were counted."""
+def _guessed(plan: PruningPlan) -> list[Text]:
+    """What a plan made from scores alone cannot know."""
+    if plan.budget is None or not plan.budget.measured:
+        return []
+    known = "is predicted from MACs alone" if plan.budget.metric is None else "cannot be told from scores"
+    text = (
+        f"Whether it meets the budget ({plan.budget}) {known}: `f3core apply` starts from here, measures and corrects."
+    )
+    return [Text(text, "yellow")]
+
+
+def plans_data(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve) -> Any:
+    """A plan and its curve as JSON, or several plans, each with its MACs of one clip where they were counted."""
     found = [
         plan.model_dump(mode="json") | ({"macs": macs.model_dump(mode="json")} if macs else {}) for plan, macs in plans
     ]
-    return found[0] if len(found) == 1 else found
+    return found[0] | {"curve": damage_curve.data(curve)} if len(found) == 1 else found
 
 
-def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]]) -> RenderableType:
-    """A plan unit by unit; or several, a row each. Then MACs of one clip by kind, where they were counted."""
+def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve) -> RenderableType:
+    """A plan unit by unit with its curve; or several, a row each. MACs of one clip by kind, where they were counted."""
     first, macs = plans[0]
     if len(plans) == 1 and macs is None:
-        return plan_table(first)
+        return Group(plan_table(first), damage_curve.render(curve))
     removals = " and ".join(sorted({str(removal) for removal in first.removals.values()}))
     table = Table(title=f"{first.method}: {first.target} by {removals}, {first.criterion}, axis {first.axis}")
     for head in ("ratio", "units", "MACs of a clip", "saved", *(f"{kind} maps" for kind in KINDS if macs)):
@@ -61,10 +73,10 @@ def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]]) -> Rende
             f"{plan.ratio:g}",
             f"{len(plan.pruned)} of {len(plan.units)}",
             si(plan.macs_after),
-            f"{1 - plan.macs_after / plan.macs_before if plan.macs_before else 0.0:.1%}",
+            f"{1 - plan.macs_share:.1%}",
             *(si(counted.counted.kinds[kind]) for kind in KINDS if counted),
         )
-    return Group(plan_table(first), table) if len(plans) == 1 else table
+    return Group(plan_table(first), table, damage_curve.render(curve)) if len(plans) == 1 else table
 
 
 def sites_data(sites: Sequence[AttentionSite]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from f3core.budget import Budget
 from f3core.errors import SpecError
 from f3core.sites import AttentionKind, PruningAxis, Removal
 from f3core.spec import Spec, load_spec, parse_spec
@@ -40,6 +41,7 @@ prune:
   axis: layer
   criterion: aas
   ratio: 0.5
+  budget: null
   removal: self_only
   step_ranges: 4
   seed: 7
@@ -94,6 +96,11 @@ counts = st.integers(1, 10**6)
 names = st.text(string.ascii_letters + string.digits + "/:._- #'\"{[é✓", min_size=1, max_size=20)
 # PyYAML leaves the text 1e3 unquoted, which YAML 1.2 reads as a number
 names = names.filter(lambda name: not re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", name))
+shares = st.floats(0, 1) | st.sampled_from([0, 1])
+goals = st.sampled_from([{}, {"budget": {"macs": 0.6}}, {"budget": {"speedup": 1.5}}]) | st.one_of(
+    shares.map(lambda ratio: {"ratio": ratio}),
+    shares.map(lambda drop: {"budget": {"metric": "m.all", "max_drop": drop}}),
+)
 specs = st.fixed_dictionaries(
     {
         "version": st.just(1),
@@ -114,11 +121,10 @@ specs = st.fixed_dictionaries(
                 "target": st.sampled_from(["CA", "SA", "TA"]),
                 "axis": st.sampled_from(["layer", "timestep", "cell", None]),
                 "removal": st.sampled_from(["self_only", "drop", "mask", None]),
-                "ratio": st.floats(0, 1) | st.sampled_from([0, 1]),
                 "step_ranges": counts | st.none(),
                 "seed": st.integers(0, 2**40),
             },
-        ),
+        ).flatmap(lambda prune: goals.map(lambda goal: prune | goal)),
         "evaluate": st.none() | st.fixed_dictionaries({}, optional={"metrics": st.lists(names, max_size=3)}),
     },
 )
@@ -135,7 +141,8 @@ def test_specs_round_trip(data: dict[str, Any], flow: bool) -> None:
     dumped = file.spec.model_dump(mode="json")
     for section, value in data.items():
         for key, given_value in value.items() if isinstance(value, dict) else ():
-            assert dumped[section][key] == given_value
+            found = dumped[section][key]
+            assert ({k: v for k, v in found.items() if v is not None} if key == "budget" else found) == given_value
 
 
 def test_defaults_are_the_designs() -> None:
@@ -172,7 +179,6 @@ def test_any_misspelt_key_is_refused_on_its_line(at: int, rng: random.Random) ->
         ("ratio", "'0.5'", "valid number, not '0.5'"),
         ("ratio", "true", "valid number, not True"),
         ("ratio", "[0.5]", "valid number"),
-        ("ratio", "", "not None"),
         ("num_prompts", "0", "greater than or equal to 1, not 0"),
         ("num_prompts", "2.0", "valid integer"),
         ("num_prompts", "yes", "valid integer, not True"),
@@ -251,9 +257,9 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 
 def test_yaml_problems_carry_file_line_and_column() -> None:
-    assert refusal(VALID + "prune: {}\n") == ["s.yaml:37:1: duplicate key 'prune'; first given on line 15"]
+    assert refusal(VALID + "prune: {}\n") == ["s.yaml:38:1: duplicate key 'prune'; first given on line 15"]
     assert refusal(changed("source", "!!python/name:os.system x"))[0].startswith("s.yaml:3:11: ")
-    assert refusal(VALID + "x: [")[0].startswith("s.yaml:37:5: not valid YAML")
+    assert refusal(VALID + "x: [")[0].startswith("s.yaml:38:5: not valid YAML")
 
 
 def test_overrides_change_values_and_leave_the_text() -> None:
@@ -265,6 +271,47 @@ def test_overrides_change_values_and_leave_the_text() -> None:
     assert parse_spec(VALID, overrides=["prune.ratio=0.1", "prune.ratio=0.9"]).spec.prune.ratio == 0.9
     short = "version: 1\nmodel: {source: a/b}\ncalibrate: {prompts: p}\noutput: o"
     assert parse_spec(short, overrides=["prune.seed=4"]).spec.prune.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ("{macs: 0}", "budget.macs: input should be greater than 0, not 0"),
+        ("{macs: 1.2}", "budget.macs: input should be less than or equal to 1, not 1.2"),
+        ("{speedup: 0.9}", "budget.speedup: input should be greater than or equal to 1, not 0.9"),
+        ("{metric: m, max_drop: -1}", "budget.max_drop: input should be greater than or equal to 0, not -1"),
+        (
+            "{macs: 0.5, speedup: 2}",
+            "give exactly one of macs, speedup, and metric with max_drop; found macs and speedup",
+        ),
+        ("{}", "give exactly one of macs, speedup, and metric with max_drop; found none"),
+        ("{max_drop: 0.1}", "found none"),
+        ("{metric: m}", "metric and max_drop go together; max_drop is missing"),
+        ("{macs: 0.5, max_drop: 0.1}", "metric and max_drop go together; metric is missing"),
+        (
+            "{mac: 0.5}",
+            "unknown key 'mac' in prune.budget; did you mean 'macs'? allowed: macs, max_drop, metric, speedup",
+        ),
+        ("0.5", "prune.budget"),
+    ],
+)
+def test_impossible_budgets_are_refused_on_their_line(budget: str, says: str) -> None:
+    text = changed("budget", budget).replace("  ratio: 0.5\n", "")
+    (problem,) = refusal(text)
+    assert problem.startswith(f"s.yaml:{line_of('budget') - 1}:")
+    assert says in problem
+
+
+def test_a_ratio_or_a_budget() -> None:
+    (problem,) = refusal(changed("budget", "{macs: 0.5}"))
+    assert problem.startswith(f"s.yaml:{line_of('budget')}:3: prune.budget: stands instead of a ratio")
+    short = "version: 1\nmodel: {source: a/b}\ncalibrate: {prompts: p}\noutput: o"
+    assert parse_spec(short).spec.prune.ratio == 0.5
+    found = parse_spec(VALID, overrides=["prune.ratio=null", "prune.budget={macs: 0.5}"]).spec.prune
+    assert (found.ratio, found.budget) == (None, Budget(macs=0.5))
+    assert parse_spec(VALID, overrides=["prune.ratio=null"]).spec.prune.ratio == 0.5
+    (problem,) = refusal(VALID, ("prune.budget={macs: 0.5}",))
+    assert problem.startswith("--set prune.budget={macs: 0.5}: prune.budget: stands instead of a ratio")
 
 
 @pytest.mark.parametrize(

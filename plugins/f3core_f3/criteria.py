@@ -31,6 +31,7 @@ class AggregateAttentionScore(Criterion):
     where that is the target."""
 
     name = "aas"
+    additive = True
 
     def score(
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
@@ -58,6 +59,7 @@ class Drift(Criterion):
     """
 
     name = "drift"
+    additive = True
 
     def score(
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
@@ -102,6 +104,7 @@ class Reverse(AggregateAttentionScore):
     """Highest AAS first."""
 
     name = "reverse"
+    additive = False
 
     def score(
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int

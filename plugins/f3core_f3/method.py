@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from f3core.candidates import Candidates
 from f3core.method import Method, PlanRequest
-from f3core.plan import PruningPlan, select, split_steps
+from f3core.plan import PruningPlan, split_steps
 from f3core.sites import PruningAxis
 
 DEFAULT_CELL_RANGES = 4
@@ -15,11 +15,12 @@ class F3(Method):
     name = "f3"
 
     def plan(self, request: PlanRequest) -> PruningPlan:
-        """Units along the axis, scored by the criterion; ``round_half_up(ratio * n)`` go, lowest first."""
+        """Units along the axis, scored by the criterion; ``round_half_up(ratio * n)`` go, lowest first, or what the
+        budget takes."""
         levels = request.scores.header.levels
         found = Candidates.of(request, split_steps(levels, _ranges(request, len(levels))))
         scored = found.scored()
-        return found.plan(self.name, scored, select(found.units, scored, request.ratio))
+        return found.plan(self.name, scored, found.chosen(scored))
 
 
 def _ranges(request: PlanRequest, steps: int) -> int:
