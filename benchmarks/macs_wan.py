@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from f3core import flops
-from f3core.sites import KINDS
+from f3core.sites import FORWARD, KINDS
 
 # As published in the models' config.json files; what is not listed is the class's default.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -76,7 +76,7 @@ def main() -> None:
         )
         if size.costs:
             start = time.perf_counter()
-            flops.costs(adapter, {"transformer": model}, {"transformer": inputs})
+            flops.costs(adapter, {"transformer": model}, {"transformer": {FORWARD: inputs}})
             Console().print(f"{name}: flops.costs took {time.perf_counter() - start:.1f} s")
     Console(width=170).print(table)
 

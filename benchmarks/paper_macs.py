@@ -72,7 +72,7 @@ def measure(name: str, spec: str, overrides: tuple[str, ...], unit: str, paper: 
                 "paper_share": paper[ratio] / paper[0] if ratio in paper else None,
             }
         )
-    passes = sum(sum(rows) for rows in plans[0][0].passes.values())
+    passes = sum(sum(rows) for kinds in plans[0][0].passes.values() for rows in kinds.values())
     return {
         "model": name,
         "unit": unit,

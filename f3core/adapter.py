@@ -34,13 +34,14 @@ class Model:
 @dataclass(frozen=True)
 class Sketch:
     """A model as far as its costs go. ``denoisers`` on meta, by component, in the order in which they run; ``inputs``:
-    keyword arguments of a one-row forward of each; ``levels``: the noise levels of a generation, noisy to clean;
-    ``rows``: by component, the rows of one clip that it runs at each level (guidance counted)."""
+    keyword arguments of a one-row forward of each, by kind of forward; ``levels``: the noise levels of a generation,
+    noisy to clean; ``rows``: by component and kind, the rows of one clip that it runs at each level (guidance counted).
+    """
 
     denoisers: Mapping[str, nn.Module]
-    inputs: Mapping[str, Mapping[str, Any]]
+    inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]
     levels: tuple[float, ...]
-    rows: Mapping[str, tuple[int, ...]]
+    rows: Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 class Adapter(ABC):
@@ -51,6 +52,8 @@ class Adapter(ABC):
     """
 
     name: ClassVar[str]
+    several_kinds: ClassVar[bool] = False
+    """Whether the forwards of one denoiser in one generation differ in cost, and so their layouts in `Layout.kind`"""
 
     # --- the pipeline -------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from f3core.errors import ModelError, ScoresError
 from f3core.evaluate import Progress
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from f3core.adapter import Adapter
     from f3core.plan import Costs
 
-Inputs = dict[str, dict[str, Any]]
-"""Keyword arguments of a forward of one row, by component"""
+Inputs = dict[str, dict[str, dict[str, Any]]]
+"""Keyword arguments of a forward of one row, by component and kind of forward"""
 
 
 class _Seen(Exception):
@@ -33,19 +34,21 @@ class _Seen(Exception):
 
 
 def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[str, Any]) -> Inputs:
-    """The arguments with which generation calls each denoiser, from a generation that is cut short.
+    """The arguments with which generation calls each denoiser, for every kind of forward.
 
-    Two steps are enough to meet every denoiser of a two-stage model. Raises `ModelError` for one that does not run.
+    The generation is cut short as soon as every denoiser has been called, unless the adapter says that forwards are of
+    `several_kinds`: then it goes to its end. Two steps are enough to meet every denoiser of a two-stage model. Raises
+    `ModelError` for one that does not run.
     """
     denoisers = adapter.denoisers(pipeline)
     seen: Inputs = {}
 
     def note(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         layout = adapter.layout(denoisers[name], args, kwargs)
-        if name not in seen and layout is not None:
+        if layout is not None and layout.kind not in seen.setdefault(name, {}):
             named = _named(denoisers[name], args, kwargs)
-            seen[name] = {k: _one_row(v, layout.batch) for k, v in named.items()}
-        if len(seen) == len(denoisers):
+            seen[name][layout.kind] = {k: _one_row(v, layout.batch) for k, v in named.items()}
+        if len(seen) == len(denoisers) and not adapter.several_kinds:
             raise _Seen
         return forward(*args, **kwargs)
 
@@ -68,12 +71,8 @@ def _named(denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _one_row(value: Any, batch: int) -> Any:
-    """The first of ``batch`` rows of every tensor that has so many."""
-    if isinstance(value, torch.Tensor):
-        return value[:1] if value.ndim and value.shape[0] == batch else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_one_row(v, batch) for v in value)
-    return value
+    """The first of ``batch`` rows of every tensor that has so many, in whatever pytree holds them."""
+    return tree_map_only(torch.Tensor, lambda t: t[:1] if t.ndim and t.shape[0] == batch else t, value)
 
 
 def calibrate(
@@ -195,17 +194,19 @@ def _header(
         adapter=adapter.name,
         heads=tuple(heads.get((name, i), 0) for name, i, _ in every),
         levels=tuple(levels),
-        passes={
-            name: tuple(
-                sum(rows for step, rows in probe.rows.items() if probe.levels[step] == level) // prompts
-                for level in levels
-            )
-            for name, probe in probes.items()
-        },
+        passes={name: _passes(probe, levels, prompts) for name, probe in probes.items()},
         drift_target=target,
         identity=dict(identity),
         costs=costs.model_dump(mode="json") if costs else None,
     )
+
+
+def _passes(probe: Probe, levels: Sequence[float], prompts: int) -> dict[str, tuple[int, ...]]:
+    """Rows of one clip at each level, by kind of forward."""
+    found = {kind: [0] * len(levels) for _, kind in probe.rows}
+    for (step, kind), rows in probe.rows.items():
+        found[kind][levels.index(probe.levels[step])] += rows
+    return {kind: tuple(n // prompts for n in rows) for kind, rows in found.items()}
 
 
 def _gather(

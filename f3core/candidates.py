@@ -16,14 +16,14 @@ from f3core.selection import Front, front
 class Candidates:
     """The units of a request over ``step_ranges``, in canonical order.
 
-    ``savings``: MACs of one generation that each unit's removal saves, of ``macs_before``. ``passes``: by component,
-    denoiser rows of one clip in each step range.
+    ``savings``: MACs of one generation that each unit's removal saves, of ``macs_before``. ``passes``: by component
+    and kind of forward, denoiser rows of one clip in each step range.
     """
 
     request: PlanRequest
     step_ranges: tuple[StepRange, ...]
     units: tuple[Unit, ...]
-    passes: Mapping[str, tuple[int, ...]]
+    passes: Mapping[str, Mapping[str, tuple[int, ...]]]
     savings: tuple[int, ...]
     macs_before: int
 
@@ -35,17 +35,22 @@ class Candidates:
             raise PlanError(f"no site of this model can lose {request.target}")
         header, costs = request.scores.header, request.costs
         passes = {
-            name: tuple(sum(n for level, n in zip(header.levels, rows, strict=True) if level in r) for r in step_ranges)
-            for name, rows in header.passes.items()
+            name: {kind: _by_range(header.levels, rows, step_ranges) for kind, rows in kinds.items()}
+            for name, kinds in header.passes.items()
         }
-        units = make_units(sites, request.axis, len(step_ranges))
+        macs = costs.generation(passes)
+        units = make_units(
+            sites, request.axis, len(step_ranges), lambda fqn, i: costs.occurs(fqn, request.target, passes, i)
+        )
+        if not units:
+            raise PlanError(f"this generation computes no {request.target} at any site that can lose it")
         return cls(
             request,
             step_ranges,
             units,
             passes,
             tuple(unit_saving(unit, costs, request.target, request.removals, passes) for unit in units),
-            sum(costs.forward[name] * sum(rows) for name, rows in passes.items()),
+            macs,
         )
 
     def scored(self) -> list[float]:
@@ -95,6 +100,10 @@ class Candidates:
             macs_before=self.macs_before,
             macs_after=self.macs_before - sum(self.savings[i] for i in chosen),
         )
+
+
+def _by_range(levels: Sequence[float], rows: Sequence[int], step_ranges: Sequence[StepRange]) -> tuple[int, ...]:
+    return tuple(sum(n for level, n in zip(levels, rows, strict=True) if level in r) for r in step_ranges)
 
 
 def front_of(units: Sequence[Unit], scores: Sequence[float], savings: Sequence[int], *, additive: bool) -> Front:

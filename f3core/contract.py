@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from f3core.adapter import Adapter
 from f3core.calls import SdpaCall
 from f3core.explicit import Intercept, attention_weights, pairs
-from f3core.meta import share_copy
-from f3core.plan import Costs, PruningPlan, StepRange, Verdict, make_units, unit_saving
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.meta import again, share_copy
+from f3core.plan import Costs, Passes, PruningPlan, StepRange, Verdict, make_units, unit_saving
+from f3core.sites import FORWARD, AttentionCall, AttentionKind, AttentionSite, PruningAxis, Removal
 from f3core.surgery import apply_plan_
 
 Change = tuple[AttentionKind, Removal]
@@ -30,20 +30,23 @@ def example_plan(
     ranges: tuple[StepRange, ...] = (StepRange(),),
     chosen: Collection[int] | None = None,
     prices: Costs | None = None,
-    passes: Mapping[str, tuple[int, ...]] | None = None,
+    passes: Passes | None = None,
 ) -> PruningPlan:
     """A plan that makes ``change`` at the units ``chosen`` (numbers along the axis; None: all) of the sites listing it.
 
-    Unit i scores i. Savings are predicted where ``prices`` are given, for ``passes`` rows a step range.
+    Unit i scores i. Savings are predicted where ``prices`` are given, for ``passes`` rows a step range (left out, one
+    of the only kind of forward).
     """
     target, removal = change
     able = [site for site in sites if removal in site.removals.get(target, ())]
     removals = {site.fqn: removal for site in able}
     units = make_units(able, axis, len(ranges))
     picked = range(len(units)) if chosen is None else chosen
-    rows = dict(passes or {site.component: (1,) * len(ranges) for site in sites})
+    kinds = {site.component: [FORWARD] for site in sites} if prices is None else prices.forward
+    given = passes or {name: dict.fromkeys(listed, (1,) * len(ranges)) for name, listed in kinds.items()}
+    rows = {name: {kind: tuple(times) for kind, times in listed.items()} for name, listed in given.items()}
     saved = [unit_saving(u, prices, target, removals, rows) if prices else 0 for u in units]
-    before = sum(prices.forward[name] * sum(r) for name, r in rows.items()) if prices else 0
+    before = prices.generation(rows) if prices else 0
     return PruningPlan(
         adapter=adapter,
         method="contract",
@@ -112,15 +115,16 @@ class ContractBase:
     height: ClassVar[int] = 4
     width: ClassVar[int] = 6
     text: ClassVar[int | None] = 7
-    timesteps: ClassVar[bool] = True
-    """False for a model without denoising steps, whose noise level is always the same"""
+    levels: ClassVar[tuple[float, ...]] = (900.0, 600.0, 400.0, 100.0)
+    """noise levels, noisy to clean, for which :meth:`at_level` makes inputs"""
 
     def build(self) -> nn.Module:
         """A tiny denoiser with random weights; called often, with torch seeded."""
         raise NotImplementedError("write build(): it returns a tiny denoiser with random weights")
 
-    def at_level(self, inputs: Mapping[str, Any], level: float) -> dict[str, Any]:
-        """``inputs`` at another noise level. Override where the forward calls it something other than ``timestep``."""
+    def at_level(self, denoiser: nn.Module, inputs: Mapping[str, Any], level: float) -> dict[str, Any]:
+        """``inputs`` at another noise level. Override where the forward calls it something other than ``timestep``, or
+        where a step of the model is no forward over all frames."""
         return {**inputs, "timestep": torch.full_like(inputs["timestep"], level)}
 
     def _made(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
@@ -135,8 +139,10 @@ class ContractBase:
     def _sites(self, denoiser: nn.Module) -> list[AttentionSite]:
         return self.adapter.sites(denoiser, self.component)
 
-    def _changes(self, sites: Sequence[AttentionSite]) -> list[Change]:
-        found = {(t, r): None for site in sites for t, listed in site.removals.items() for r in listed}
+    def _changes(self, sites: Sequence[AttentionSite], *, gated: bool = False) -> list[Change]:
+        """Every removal that some site lists; ``gated``: that it can do at some steps only."""
+        listed = ((t, site.gated(t) if gated else every) for site in sites for t, every in site.removals.items())
+        found = dict.fromkeys((target, removal) for target, removals in listed for removal in removals)
         assert found, "no site lists a removal: fill `removals` of the sites that can lose a kind"
         return list(found)
 
@@ -148,7 +154,7 @@ class ContractBase:
 
     def _run(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
         with torch.no_grad(), explained("the forward failed; for a dropped site, does it return one tensor?"):
-            found = tensors(denoiser(**inputs))
+            found = tensors(denoiser(**again(inputs)))
         assert found, "the denoiser's output holds no tensor; let example_inputs ask for tuples (return_dict=False)"
         return found
 

@@ -67,8 +67,8 @@ class FactsContract(ContractBase):
             assert level == self.adapter.noise_level((), inputs), advice
         with explained("layout() must not read tensor values"):
             assert self.adapter.layout(meta_copy(denoiser), (), on_meta(inputs)) == layout, "layout() differs on meta"
-        for level in (999.0, 500.0, 1.0) if self.timesteps else ():
-            read = self.adapter.noise_level((), self.at_level(inputs, level))
+        for level in self.levels:
+            read = self.adapter.noise_level((), self.at_level(denoiser, inputs, level))
             assert read == level, f"noise_level() says {read} for timestep {level}; it must be high where noisy"
 
     def test_segments_cover_every_token_and_give_the_declared_kinds(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from f3core import surgery
 from f3core.errors import CountingError
-from f3core.meta import meta_copy, on_meta
+from f3core.meta import again, meta_copy, on_meta
 from f3core.operators import Ledger, trace, watch
 from f3core.plan import Costs, SiteCost
 from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
@@ -59,7 +59,7 @@ def count(
     not free but has no formula, and for segments that do not fit an attention call.
     """
     sites = {site.path: site for site in adapter.sites(denoiser, component)} if adapter else {}
-    ledger = watch(denoiser, inputs, sites)
+    ledger = watch(denoiser, again(inputs), sites)
     counted = _by_module(ledger)
     if adapter is None:
         return counted
@@ -90,39 +90,49 @@ def count_by_tracing(denoiser: nn.Module, inputs: Mapping[str, Any]) -> MacCount
 def costs(
     adapter: Adapter,
     denoisers: Mapping[str, nn.Module],
-    inputs: Mapping[str, Mapping[str, Any]],
+    inputs: Mapping[str, Mapping[str, Mapping[str, Any]]],
     targets: Collection[AttentionKind] = KINDS,
 ) -> Costs:
     """What each component costs per forward of one row, its sites' maps by kind, and what each removal of one of the
     ``targets`` saves.
 
-    ``inputs`` holds, by component, keyword arguments of a one-row forward. Everything is counted on meta copies.
-    Raises `CountingError` when a removal changes what other modules cost, or a site shows no attention.
+    ``inputs`` holds, by component and kind of forward, keyword arguments of a one-row forward. Everything is counted
+    on meta copies. Raises `CountingError` when a removal changes what other modules cost, or a site shows no attention
+    in any kind of forward.
     """
-    forward: dict[str, int] = {}
-    found: dict[str, SiteCost] = {}
+    forward: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, SiteCost]] = {}
     for component, denoiser in denoisers.items():
-        model, given = meta_copy(denoiser), on_meta(dict(inputs[component]))
-        rows = adapter.layout_of(model, given).batch
-        if rows != 1:
-            raise CountingError(f"{component}: costs are those of one row, the inputs have {rows}")
-        whole = count(model, given, adapter, component)
-        sites = adapter.sites(model, component)
-        for site in sites:
-            if not any(whole.sites[site.fqn].values()):
+        model = meta_copy(denoiser)
+        priced = {kind: _price(adapter, component, model, given, targets) for kind, given in inputs[component].items()}
+        forward[component] = {kind: total for kind, (total, _) in priced.items()}
+        for site in adapter.sites(model, component):
+            found[site.fqn] = {kind: sites[site.fqn] for kind, (_, sites) in priced.items()}
+            if not any(cost.maps[kind] for cost in found[site.fqn].values() for kind in KINDS):
                 raise CountingError(
                     f"{site.fqn} made no call of scaled_dot_product_attention, so its map cannot be split by kind; "
                     "set the native attention backend"
                 )
-        saved: dict[str, dict[str, int]] = {site.fqn: {} for site in sites}
-        for target, removal in {
-            (t, r): None for site in sites for t, rs in site.removals.items() if t in targets for r in rs
-        }:
-            for fqn, macs in _savings(model, given, adapter, component, target, removal, whole).items():
-                saved[fqn][f"{target}:{removal}"] = macs
-        forward[component] = whole.total
-        found |= {s.fqn: SiteCost(maps=dict(whole.sites[s.fqn]), saved=saved[s.fqn]) for s in sites}
     return Costs(forward=forward, sites=found)
+
+
+def _price(
+    adapter: Adapter, component: str, model: nn.Module, inputs: Mapping[str, Any], targets: Collection[AttentionKind]
+) -> tuple[int, dict[str, SiteCost]]:
+    """MACs of one forward, and what its sites cost, by fqn. ``model`` is on meta."""
+    given = on_meta(dict(inputs))
+    rows = adapter.layout_of(model, given).batch
+    if rows != 1:
+        raise CountingError(f"{component}: costs are those of one row, the inputs have {rows}")
+    whole = count(model, given, adapter, component)
+    sites = adapter.sites(model, component)
+    saved: dict[str, dict[str, int]] = {site.fqn: {} for site in sites}
+    for target, removal in {
+        (t, r): None for site in sites for t, rs in site.removals.items() if t in targets for r in rs
+    }:
+        for fqn, macs in _savings(model, given, adapter, component, target, removal, whole).items():
+            saved[fqn][f"{target}:{removal}"] = macs
+    return whole.total, {s.fqn: SiteCost(maps=dict(whole.sites[s.fqn]), saved=saved[s.fqn]) for s in sites}
 
 
 def _savings(

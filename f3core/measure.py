@@ -73,54 +73,52 @@ def count_pruned(
     denoisers: Mapping[str, nn.Module],
     plan: PruningPlan,
     costs: Costs,
-    inputs: Mapping[str, Mapping[str, Any]],
+    inputs: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> tuple[dict[str, MacsChange], MacsChange]:
     """MACs before (from ``costs``), predicted and counted, of pruned ``denoisers``: of one forward, of one generation.
 
-    A component's forward is told for the step range that prunes most; one that runs in no range is left out. One count
-    per distinct gate state.
+    A component's forward is told for the kind of forward and the step range in which most is saved; one that runs in no
+    range is left out. One count per kind and distinct gate state.
     """
     forwards: dict[str, MacsChange] = {}
     whole_before, whole_after = Counter[str](), Counter[str]()
     for name, denoiser in denoisers.items():
-        runs = {index: rows for index, rows in enumerate(plan.passes[name]) if rows}
-        if not runs:
-            continue
-        before = _kinds(costs, name)
         gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(name + ".")}
-        states = {index: frozenset(f for f, ranges in gates.items() if index in ranges) for index in runs}
-        counted: dict[frozenset[str], MacCount] = {}
-        for index, state in states.items():
-            if state not in counted:
-                counted[state] = _count_state(adapter, denoiser, name, inputs[name], index)
-            _add_(whole_before, before, runs[index])
-            _add_(whole_after, _macs(counted[state]), runs[index])
-        most = min(counted, key=lambda state: counted[state].total)
-        saved = sum(costs.saved(fqn, plan.target, plan.removals[fqn]) for fqn in most)
-        forwards[name] = MacsChange(
-            before=before, predicted=Macs(total=before.total - saved), counted=_macs(counted[most])
-        )
+        told: list[MacsChange] = []
+        for kind, rows in plan.passes[name].items():
+            before, counted = _kinds(costs, name, kind), dict[frozenset[str], Macs]()
+            for index, times in enumerate(rows):
+                if not times:
+                    continue
+                state = frozenset(fqn for fqn, ranges in gates.items() if index in ranges)
+                if state not in counted:
+                    counted[state] = _count_state(adapter, denoiser, name, inputs[name][kind], index)
+                _add_(whole_before, before, times)
+                _add_(whole_after, counted[state], times)
+            for state, after in counted.items():
+                saved = sum(costs.saved(fqn, plan.target, plan.removals[fqn], kind) for fqn in state)
+                told.append(MacsChange(before=before, predicted=Macs(total=before.total - saved), counted=after))
+        if told:
+            forwards[name] = max(told, key=lambda change: change.before.total - change.counted.total)
     return forwards, MacsChange(
         before=_total(whole_before), predicted=Macs(total=plan.macs_after), counted=_total(whole_after)
     )
 
 
-def _count_state(
-    adapter: Adapter, denoiser: nn.Module, name: str, inputs: Mapping[str, Any], step_range: int
-) -> MacCount:
+def _count_state(adapter: Adapter, denoiser: nn.Module, name: str, inputs: Mapping[str, Any], step_range: int) -> Macs:
     copy, given = meta_copy(denoiser), on_meta(dict(inputs))
     if not isinstance(copy, Pruned):
-        return count(copy, given, adapter, name)
+        return _macs(count(copy, given, adapter, name))
     with copy.f3_clock.hold(step_range):
-        return count(copy, given, adapter, name)
+        return _macs(count(copy, given, adapter, name))
 
 
-def _kinds(costs: Costs, component: str) -> Macs:
+def _kinds(costs: Costs, component: str, kind: str) -> Macs:
     kinds: Counter[AttentionKind] = Counter()
     for fqn, site in costs.sites.items():
         if fqn.startswith(component + "."):
-            kinds.update(site.maps)
-    return Macs(total=costs.forward[component], kinds=dict(kinds))
+            kinds.update(site[kind].maps)
+    return Macs(total=costs.forward[component][kind], kinds=dict(kinds))
 
 
 def _macs(counted: MacCount) -> Macs:

@@ -28,8 +28,14 @@ def share_copy(module: M) -> M:
 
 
 def on_meta(tree: Any) -> Any:
-    """A nest of dicts, lists and tuples with every tensor in it moved to the meta device."""
+    """A nest of dicts, lists, tuples and other pytrees with every tensor in it moved to the meta device."""
     return tree_map_only(Tensor, lambda tensor: tensor.to("meta"), tree)
+
+
+def again(tree: Any) -> Any:
+    """The same tensors in new containers, so that a forward that alters one of its arguments, such as a cache of keys
+    and values, can be run again with the same. Such an argument is a pytree (`torch.utils._pytree`)."""
+    return tree_map_only(Tensor, lambda tensor: tensor, tree)
 
 
 def _copy(module: M, replace: Callable[[Tensor], Tensor]) -> M:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -65,21 +65,42 @@ class SiteCost(_Frozen):
 
 
 class Costs(_Frozen):
-    """What a model costs: MACs of one forward of one row by component, and of its sites."""
+    """What a model costs: MACs of one forward of one row, by component and kind of forward, and of its sites in it."""
 
-    forward: dict[str, int]
-    sites: dict[str, SiteCost]
+    forward: dict[str, dict[str, int]]
+    sites: dict[str, dict[str, SiteCost]]
 
-    def saved(self, site: str, target: AttentionKind, removal: Removal) -> int:
-        """MACs that ``removal`` of ``target`` at ``site`` saves in one forward of one row."""
-        return self.sites[site].saved[f"{target}:{removal}"]
+    def saved(self, site: str, target: AttentionKind, removal: Removal, kind: str) -> int:
+        """MACs that ``removal`` of ``target`` at ``site`` saves in one forward of ``kind`` of one row."""
+        return self.sites[site][kind].saved[f"{target}:{removal}"]
+
+    def generation(self, passes: Passes) -> int:
+        """MACs of the forwards counted in ``passes``.
+
+        Raises `PlanError` for a kind of forward that has no price, which is one that calibration met and the capture
+        of inputs did not.
+        """
+        for component, kinds in passes.items():
+            unknown = sorted(kinds.keys() - self.forward[component].keys())
+            if unknown:
+                raise PlanError(f"{component} ran forwards of a kind that was not counted: {unknown[0]}")
+        return sum(self.forward[name][kind] * sum(rows) for name, ks in passes.items() for kind, rows in ks.items())
+
+    def occurs(self, site: str, target: AttentionKind, passes: Passes, index: int) -> bool:
+        """Whether ``site`` computes maps of ``target`` in the step (range) at ``index`` of ``passes``."""
+        ran = {kind for kind, rows in passes[site.partition(".")[0]].items() if rows[index]}
+        return any(cost.maps.get(target, 0) > 0 for kind, cost in self.sites[site].items() if kind in ran)
+
+
+Passes = Mapping[str, Mapping[str, Sequence[int]]]
+"""By component and kind of forward, denoiser rows of one clip in each step, or step range (guidance counted)."""
 
 
 class PruningPlan(_Frozen):
     """Which units go, by which removal, and what that is predicted to save. A file one can review.
 
     ``ratio`` is the share of units asked for, or under a ``budget`` the share that went. ``passes`` holds, per
-    component, how many denoiser rows one clip needs in each step range (guidance counted).
+    component and kind of forward, how many denoiser rows one clip needs in each step range (guidance counted).
     """
 
     version: int = Field(default=1, ge=1, le=1)
@@ -93,7 +114,7 @@ class PruningPlan(_Frozen):
     step_ranges: tuple[StepRange, ...]
     removals: dict[str, Removal]
     units: tuple[Verdict, ...]
-    passes: dict[str, tuple[int, ...]]
+    passes: dict[str, dict[str, tuple[int, ...]]]
     macs_before: int
     macs_after: int
 
@@ -214,10 +235,21 @@ def _shared_path(fqns: Sequence[str]) -> str:
     return ".".join(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, levels))
 
 
-def make_units(sites: Iterable[AttentionSite], axis: PruningAxis, ranges: int) -> tuple[Unit, ...]:
+def _anywhere(site: str, step_range: int) -> bool:
+    return True
+
+
+def make_units(
+    sites: Iterable[AttentionSite],
+    axis: PruningAxis,
+    ranges: int,
+    occurs: Callable[[str, int], bool] = _anywhere,
+) -> tuple[Unit, ...]:
     """The units of an axis over ``ranges`` step ranges, in canonical order: early ranges, then early layers, first.
 
-    Sites of one layer go together on the layer axis, and each for itself on the cell axis.
+    Sites of one layer go together on the layer axis, and each for itself on the cell axis. ``occurs`` tells by fqn and
+    range whether a site has there what is to go. A range without it is no unit of its own, which would go first and
+    save nothing: it belongs to the next range that has it, or behind the last one to that.
     """
     sites = list(sites)
     ordered = [s.fqn for s in sorted(sites, key=lambda s: (s.index, s.fqn))]
@@ -225,8 +257,24 @@ def make_units(sites: Iterable[AttentionSite], axis: PruningAxis, ranges: int) -
     if axis is PruningAxis.LAYER:
         return tuple(Unit(name=name, sites=fqns, ranges=every) for name, fqns in by_layer(sites).items())
     if axis is PruningAxis.TIMESTEP:
-        return tuple(Unit(name=f"steps[{i}]", sites=tuple(ordered), ranges=(i,)) for i in every)
-    return tuple(Unit(name=f"{fqn}@steps[{i}]", sites=(fqn,), ranges=(i,)) for i in every for fqn in ordered)
+        found = _runs([any(occurs(fqn, i) for fqn in ordered) for i in every])
+        return tuple(Unit(name=f"steps[{i}]", sites=tuple(ordered), ranges=run) for i, run in found.items())
+    runs = {fqn: _runs([occurs(fqn, i) for i in every]) for fqn in ordered}
+    cells = ((fqn, i) for i in every for fqn in ordered if i in runs[fqn])
+    return tuple(Unit(name=f"{fqn}@steps[{i}]", sites=(fqn,), ranges=runs[fqn][i]) for fqn, i in cells)
+
+
+def _runs(occurs: Sequence[bool]) -> dict[int, tuple[int, ...]]:
+    """Of each index at which something occurs, itself and the ones before it at which it does not."""
+    found: dict[int, tuple[int, ...]] = {}
+    start = 0
+    for index, here in enumerate(occurs):
+        if here:
+            found[index] = tuple(range(start, index + 1))
+            start = index + 1
+    if found:
+        found[max(found)] += tuple(range(start, len(occurs)))
+    return found
 
 
 def rank(units: Sequence[Unit], scores: Sequence[float]) -> list[int]:
@@ -251,11 +299,11 @@ def unit_saving(
     costs: Costs,
     target: AttentionKind,
     removals: Mapping[str, Removal],
-    passes: Mapping[str, Sequence[int]],
+    passes: Passes,
 ) -> int:
     """MACs of one generation that a unit's removal saves: per-forward savings times the rows run in its ranges."""
     total = 0
     for site in unit.sites:
-        rows = sum(passes[site.partition(".")[0]][i] for i in unit.ranges)
-        total += costs.saved(site, target, removals[site]) * rows
+        for kind, rows in passes[site.partition(".")[0]].items():
+            total += costs.saved(site, target, removals[site], kind) * sum(rows[i] for i in unit.ranges)
     return total

@@ -121,8 +121,8 @@ class Probe:
         """the same of sites whose mass is known without watching, by site and layout"""
         self.cells: dict[tuple[int, int], CellSums] = {}
         self.levels: list[float] = []
-        self.rows: dict[int, int] = {}
-        """denoiser rows per step"""
+        self.rows: dict[tuple[int, str], int] = {}
+        """denoiser rows by step and kind of forward"""
 
     @property
     def step(self) -> int:
@@ -148,7 +148,8 @@ class Probe:
         level = self._adapter.noise_level(args, kwargs)
         if not self.levels or self.levels[-1] != level:
             self.levels.append(level)
-        self.rows[self.step] = self.rows.get(self.step, 0) + self._layout.batch
+        at = self.step, self._layout.kind
+        self.rows[at] = self.rows.get(at, 0) + self._layout.batch
         return forward(*args, **kwargs)
 
     def _unwatched(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

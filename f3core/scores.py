@@ -50,7 +50,8 @@ class ScoresHeader:
 
     ``layers``: place of every site on the layer axis; left out, each is a layer of its own.
     ``levels``: noise level of every step, noisy to clean. ``passes``: denoiser rows per step of one clip, by
-    component. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift`` measures.
+    component and kind of forward. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift``
+    measures.
     ``removals``: what each site can lose and how, by fqn and kind, the default first.
     ``identity``: what else must agree for scores to be of one calibration (model, steps, seed, query stride).
     ``costs``: the model's `Costs` as JSON, so that a plan needs no weights.
@@ -60,7 +61,7 @@ class ScoresHeader:
     sites: tuple[str, ...]
     heads: tuple[int, ...]
     levels: tuple[float, ...]
-    passes: Mapping[str, tuple[int, ...]]
+    passes: Mapping[str, Mapping[str, tuple[int, ...]]]
     drift_target: AttentionKind
     layers: tuple[int, ...] = ()
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -96,7 +97,10 @@ class ScoresHeader:
         data["removals"] = {
             site: {kind: tuple(ways) for kind, ways in kinds.items()} for site, kinds in data["removals"].items()
         }
-        data["passes"] = {component: tuple(rows) for component, rows in data["passes"].items()}
+        data["passes"] = {
+            component: {kind: tuple(rows) for kind, rows in kinds.items()}
+            for component, kinds in data["passes"].items()
+        }
         return cls(**data)
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 TEXT = -1
 """Segment number of text (and other conditioning) tokens; frames count from 0."""
 
+FORWARD = "forward"
+"""The kind of every forward of a model whose forwards all cost the same."""
+
 
 class _Word(str, Enum):
     """An enum whose members print as the word a spec uses."""
@@ -70,6 +73,8 @@ class AttentionSite:
     ``output`` is the path, inside the module, of the linear map behind the attention (W_o), if there is one.
     ``rekeyed``: where TA goes, frames get keys that they did not have before (an attention to other frames alone gets
     its own), so that what stays is no part of what was.
+    ``lasting`` lists, per kind, those removals that are sound only at every step or none, because another step needs
+    what the site computes in this one (keys that it puts into a cache).
     ``bypass``: once dropped, the site hands on its first argument (it mixes into what it is given) instead of zeros (a
     residual branch).
     """
@@ -83,11 +88,16 @@ class AttentionSite:
     output: str | None = None
     rekeyed: bool = False
     bypass: bool = False
+    lasting: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
 
     @property
     def fqn(self) -> str:
         """Dotted name in the pipeline, the site's identity in scores and plans."""
         return f"{self.component}.{self.path}"
+
+    def gated(self, kind: AttentionKind) -> tuple[Removal, ...]:
+        """The removals of a kind that may be done at some steps only, the default first."""
+        return tuple(r for r in self.removals.get(kind, ()) if r not in self.lasting.get(kind, ()))
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,12 @@ class Layout:
     frames: int
     tokens: int
     text: int = 0
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of forward: rows of one kind cost the same. An adapter whose denoiser is called in several
+        ways within a generation (see `Adapter.several_kinds`) returns layouts of its own that tell them apart."""
+        return FORWARD
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Needs pytest. Every failure says what in the adapter is likely wrong.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,10 @@ from torch import Tensor, nn
 from f3core.contract import distance, example_plan, explained, same, tensors
 from f3core.contract_facts import EXACT, FactsContract, both_dtypes
 from f3core.flops import costs, count
+from f3core.measure import count_pruned
 from f3core.meta import meta_copy, on_meta
-from f3core.plan import StepRange, make_units, select
+from f3core.plan import make_units, select, split_steps
 from f3core.sites import PruningAxis, Removal
-
-HALVES = (StepRange(low=500.0), StepRange(high=500.0))
 
 
 class AdapterContract(FactsContract):
@@ -82,11 +82,12 @@ class AdapterContract(FactsContract):
     def test_macs_never_rise_and_are_predicted_exactly(self) -> None:
         denoiser = self._made()
         inputs, sites = on_meta(self._inputs(denoiser, batch=1)), self._sites(denoiser)
+        kind = self.adapter.layout_of(denoiser, inputs).kind
         with explained("MACs cannot be counted"):
-            prices = costs(self.adapter, {self.component: denoiser}, {self.component: inputs})
+            prices = costs(self.adapter, {self.component: denoiser}, {self.component: {kind: inputs}})
         for change in self._changes(sites):
             able = [site for site in sites if change[1] in site.removals.get(change[0], ())]
-            last = prices.forward[self.component]
+            last = prices.forward[self.component][kind]
             for ratio in (0.0, 0.25, 0.5, 0.75, 1.0):
                 units = make_units(able, PruningAxis.LAYER, 1)
                 chosen = select(units, [float(i) for i in range(len(units))], ratio)
@@ -96,47 +97,64 @@ class AdapterContract(FactsContract):
                 assert counted == plan.macs_after, f"{what}: {plan.macs_after} MACs predicted, {counted} counted"
                 assert counted <= last, f"{what}: MACs rise from {last} to {counted}"
                 last = counted
-            if not self.timesteps:
-                continue
-            passes = {self.component: (2, 3)}
-            plan = example_plan(
-                self.adapter.name,
-                sites,
-                change,
-                axis=PruningAxis.TIMESTEP,
-                ranges=HALVES,
-                chosen=(1,),
-                prices=prices,
-                passes=passes,
-            )
-            gated = self._pruned(meta_copy(denoiser), plan)
-            total = 0
-            for i, times in enumerate(passes[self.component]):
-                with gated.f3_clock.hold(i):  # type: ignore[union-attr, operator]
-                    total += count(gated, inputs).total * times
-            assert total == plan.macs_after, f"{change}: {plan.macs_after} MACs predicted for a gated plan, not {total}"
+
+    def test_macs_of_any_cells_are_predicted_exactly(self) -> None:
+        denoiser = self._made()
+        inputs, sites = self._inputs(denoiser, batch=1), self._sites(denoiser)
+        forwards: dict[str, dict[str, Any]] = {}
+        rows: dict[str, list[int]] = {}
+        for i, level in enumerate(self.levels):
+            at = on_meta(self.at_level(denoiser, inputs, level))
+            kind = self.adapter.layout_of(denoiser, at).kind
+            forwards[kind] = at
+            rows.setdefault(kind, [0] * len(self.levels))[i] = 2 + i
+        ranges = split_steps(self.levels, len(self.levels))
+        passes = {self.component: {kind: tuple(times) for kind, times in rows.items()}}
+        with explained("MACs cannot be counted"):
+            prices = costs(self.adapter, {self.component: denoiser}, {self.component: forwards})
+        drawn = random.Random(0)
+        for change in self._changes(sites, gated=True):
+            able = [site for site in sites if change[1] in site.gated(change[0])]
+            number = len(make_units(able, PruningAxis.CELL, len(ranges)))
+            for chosen in (range(number), *(drawn.sample(range(number), number // 2) for _ in range(3))):
+                plan = example_plan(
+                    self.adapter.name,
+                    able,
+                    change,
+                    axis=PruningAxis.CELL,
+                    ranges=ranges,
+                    chosen=chosen,
+                    prices=prices,
+                    passes=passes,
+                )
+                pruned = {self.component: self._pruned(meta_copy(denoiser), plan)}
+                total = count_pruned(self.adapter, pruned, plan, prices, {self.component: forwards})[1].counted.total
+                assert total == plan.macs_after, (
+                    f"{change[1]} of {change[0]} in cells {sorted(chosen)}: {plan.macs_after} MACs predicted, {total} "
+                    "counted; ask the gate in forward, not in restrict()"
+                )
 
     @both_dtypes
     def test_timestep_plans_prune_exactly_where_they_say(self, dtype: torch.dtype) -> None:
-        if not self.timesteps:
-            pytest.skip("the model has no denoising steps")
         denoiser = self._made(dtype)
         inputs, sites = self._inputs(denoiser), self._sites(denoiser)
-        levels = {level: self.at_level(inputs, level) for level in (900.0, 600.0, 400.0, 100.0)}
+        levels = {level: self.at_level(denoiser, inputs, level) for level in self.levels}
+        halves = split_steps(self.levels, 2)
         whole = {level: self._run(denoiser, at) for level, at in levels.items()}
-        for change in self._changes(sites):
+        for change in self._changes(sites, gated=True):
             name = f"{change[1]} of {change[0]}"
-            layer = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
+            able = [site for site in sites if change[1] in site.gated(change[0])]
+            layer = self._pruned(denoiser, example_plan(self.adapter.name, able, change))
             for chosen in ((), (0,), (1,), (0, 1)):
                 plan = example_plan(
-                    self.adapter.name, sites, change, axis=PruningAxis.TIMESTEP, ranges=HALVES, chosen=chosen
+                    self.adapter.name, able, change, axis=PruningAxis.TIMESTEP, ranges=halves, chosen=chosen
                 )
                 gated = self._pruned(denoiser, plan)
                 kept = layer if len(chosen) == 2 else denoiser
                 keys = set(gated.state_dict()) == set(kept.state_dict())
                 assert keys, f"{name}: a plan over steps {chosen} of 2 keeps other parameters than it needs"
                 for level, at in levels.items():
-                    active = (0 if level > 500 else 1) in chosen
+                    active = (0 if level in halves[0] else 1) in chosen
                     expected = self._run(layer, at) if active else whole[level]
                     assert same(self._run(gated, at), expected), (
                         f"{name}: gated over steps {chosen} of 2, timestep {level} should be "

@@ -63,7 +63,7 @@ def test_scores_describe_the_generation(pipe: WanPipeline, whole: Scores) -> Non
     assert header.sites == tuple(f"transformer.blocks.{i}.attn{n}" for i in range(2) for n in (1, 2))
     assert header.heads == (2, 2, 2, 2)
     assert list(header.levels) == sorted(map(float, pipe.scheduler.timesteps), reverse=True)
-    assert header.passes == {"transformer": (2, 2)}  # guidance runs two rows a step
+    assert header.passes == {"transformer": {"forward": (2, 2)}}  # guidance runs two rows a step
     assert sorted(whole.prompts) == list(range(5))
     one = whole.prompts[0]
     assert one.mass.shape == (4, 2, 2, 3)
@@ -203,7 +203,7 @@ def test_captured_inputs_are_those_of_the_first_step_and_run_again(pipe: WanPipe
     handle.remove()
     assert len(calls) == 1  # cut short; the forward itself did not even run
     assert list(seen) == ["transformer"]
-    inputs = seen["transformer"]
+    inputs = seen["transformer"]["forward"]
     assert torch.equal(inputs["hidden_states"], first["hidden_states"])
     assert torch.equal(inputs["encoder_hidden_states"], first["encoder_hidden_states"])
     assert torch.equal(inputs["timestep"], first["timestep"])
@@ -221,7 +221,7 @@ def test_one_row_is_captured_of_a_batch_and_positions_get_names(pipe: WanPipelin
             denoiser(*positional, **inputs)
             raise AssertionError("not cut short")
 
-    inputs = capture_inputs(TwoAtOnce(), pipe, "", {})["transformer"]
+    inputs = capture_inputs(TwoAtOnce(), pipe, "", {})["transformer"]["forward"]
     assert list(inputs) == ["hidden_states", "timestep", "encoder_hidden_states", "return_dict"]
     assert inputs["hidden_states"].shape == (1, 4, 3, 4, 6)
     assert inputs["timestep"].shape == (1,)
@@ -242,7 +242,7 @@ def test_a_two_stage_model_is_scored_stage_by_stage() -> None:
     assert list(capture_inputs(WanAdapter(), pipe, PROMPTS[0], tiny_wan.CALL)) == ["transformer", "transformer_2"]
     found = scored(pipe, PROMPTS[:1], steps=3)
     assert [site for site in found.header.sites if "_2" in site] == [f"transformer_2.blocks.0.attn{n}" for n in (1, 2)]
-    first, second = (found.header.passes[name] for name in ("transformer", "transformer_2"))
+    first, second = (found.header.passes[name]["forward"] for name in ("transformer", "transformer_2"))
     assert [a + b for a, b in zip(first, second, strict=True)] == [2, 2, 2]
     assert first[0] == second[-1] == 2
     total = found.total()
@@ -256,7 +256,7 @@ def test_a_stage_that_never_runs_is_an_error_before_scoring_and_empty_in_scores(
     with pytest.raises(ModelError, match="generation never called transformer_2"):
         capture_inputs(WanAdapter(), pipe, PROMPTS[0], tiny_wan.CALL)
     found = scored(pipe, PROMPTS[:1])
-    assert found.header.passes["transformer_2"] == (0, 0)
+    assert found.header.passes["transformer_2"] == {}
     assert (found.total().queries[4:] == 0).all()
 
 

@@ -10,7 +10,7 @@ from f3core_f3.criteria import Random
 from f3core_f3.method import F3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_plan import COMPONENTS, COSTS, FORWARD, LEVELS, PASSES, SAVED, SITES, TA, axes, ratios, request
+from test_plan import COMPONENTS, COSTS, LEVELS, MACS, PASSES, SAVED, SITES, TA, axes, ratios, request
 from test_scores import make_scores
 
 from f3core.errors import PlanError
@@ -19,7 +19,7 @@ from f3core.plan import (
     round_half_up,
     unit_saving,
 )
-from f3core.sites import AttentionSite, PruningAxis, Removal
+from f3core.sites import FORWARD, AttentionSite, PruningAxis, Removal
 
 
 @settings(deadline=None, max_examples=60)
@@ -58,13 +58,13 @@ def test_macs_are_additive_and_fall_with_ratio(axis: PruningAxis, a: float, b: f
     low, high = sorted((a, b))
     small, large = (F3().plan(request(axis, ratio, step_ranges=count)) for ratio in (low, high))
     assert {u.name for u in small.pruned} <= {u.name for u in large.pruned}
-    before = sum(FORWARD[c] * sum(PASSES[c]) for c in COMPONENTS)
+    before = sum(MACS[c][FORWARD] * sum(PASSES[c][FORWARD]) for c in COMPONENTS)
     assert small.macs_before == large.macs_before == before
     assert large.macs_after <= small.macs_after <= before
     for plan in (small, large):
         assert plan.macs_after == before - sum(unit.macs_saved for unit in plan.pruned)
         saved = sum(  # cell by cell, from the steps themselves
-            SAVED[site] * PASSES[site.partition(".")[0]][t]
+            SAVED[site] * PASSES[site.partition(".")[0]][FORWARD][t]
             for site, ranges in plan.gates().items()
             for t, level in enumerate(LEVELS)
             if plan.range_of(level) in ranges
@@ -82,6 +82,13 @@ def test_the_ends_of_the_ratio() -> None:
         assert every.gates() == {s.fqn: frozenset(range(len(every.step_ranges))) for s in SITES}
         assert every.macs_after == F3().plan(request(PruningAxis.LAYER, 1.0)).macs_after
         assert not every.gated()
+
+
+def test_a_range_in_which_a_site_does_not_run_goes_with_its_neighbour() -> None:
+    units = F3().plan(request(PruningAxis.CELL, step_ranges=3)).units
+    first, second = ({unit.ranges for unit in units if unit.sites[0].startswith(f"{c}.")} for c in COMPONENTS)
+    assert (first, second) == ({(0,), (1, 2)}, {(0, 1), (2,)})
+    assert all(unit.macs_saved > 0 for unit in units)
 
 
 def test_default_step_ranges() -> None:
@@ -105,7 +112,8 @@ def test_removals_decide_sites_and_savings() -> None:
 def test_unit_saving_adds_sites_and_ranges() -> None:
     unit = Unit(name="u", sites=(SITES[0].fqn, SITES[4].fqn), ranges=(0, 2))
     removals = {site.fqn: Removal.SELF_ONLY for site in SITES}
-    saved = unit_saving(unit, COSTS, TA, removals, {"transformer": (1, 10, 100), "transformer_2": (2, 20, 200)})
+    passes = {"transformer": {FORWARD: (1, 10, 100)}, "transformer_2": {FORWARD: (2, 20, 200)}}
+    saved = unit_saving(unit, COSTS, TA, removals, passes)
     assert saved == SAVED[SITES[0].fqn] * 101 + SAVED[SITES[4].fqn] * 202
 
 

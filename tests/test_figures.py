@@ -28,7 +28,7 @@ def make_scores(names: list[str], steps: int = 6, frames: int = 4) -> Scores:
         sites=tuple(names),
         heads=(heads,) * sites,
         levels=tuple(np.linspace(999, 20, steps).tolist()),
-        passes={"net": (2,) * steps},
+        passes={"net": {"forward": (2,) * steps}},
         drift_target=AttentionKind.TEMPORAL,
     )
     one = PromptScores(mass, queries, queries, queries, rng.random((sites, frames, frames + 1)))
@@ -54,7 +54,7 @@ def make_plan(scores: Scores, axis: PruningAxis, ratio: float = 0.5, only: str =
         units=tuple(
             Verdict(**u.model_dump(), score=values[i], pruned=i in gone, macs_saved=1) for i, u in enumerate(units)
         ),
-        passes={"net": (4,) * count},
+        passes={"net": {"forward": (4,) * count}},
         macs_before=10,
         macs_after=5,
     )

@@ -18,7 +18,7 @@ from f3core import surgery
 from f3core.adapter import Adapter
 from f3core.errors import CountingError
 from f3core.flops import costs, count
-from f3core.sites import KINDS, TEXT, AttentionCall, AttentionSite, Layout, Removal, Segments
+from f3core.sites import FORWARD, KINDS, TEXT, AttentionCall, AttentionSite, Layout, Removal, Segments
 
 CA, SA, TA = KINDS
 
@@ -156,19 +156,18 @@ def test_costs_are_what_surgery_saves() -> None:
     model, adapter = tiny_wan(), WanAdapter()
     inputs = wan_inputs(model)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = costs(adapter, {"transformer": model}, {"transformer": inputs})
-    assert found.forward == {"transformer": count(model, inputs).total}
+    found = costs(adapter, {"transformer": model}, {"transformer": {FORWARD: inputs}})
+    assert found.forward == {"transformer": {FORWARD: count(model, inputs).total}}
     per_site = count(model, inputs, adapter).sites
-    assert {fqn: cost.maps for fqn, cost in found.sites.items()} == per_site
+    assert {fqn: cost[FORWARD].maps for fqn, cost in found.sites.items()} == per_site
     for target, removal in ((TA, Removal.SELF_ONLY), (TA, Removal.DROP), (CA, Removal.DROP), (SA, Removal.MASK)):
         pruned = tiny_wan()
         surgery.restrict_all_(pruned, adapter, "transformer", target, removal)
-        saved = [cost.saved.get(f"{target}:{removal}", 0) for cost in found.sites.values()]
-        assert sum(saved) == found.forward["transformer"] - reference(pruned, inputs)
-    assert (
-        found.saved("transformer.blocks.0.attn1", TA, Removal.SELF_ONLY) == per_site["transformer.blocks.0.attn1"][TA]
-    )
-    assert found.saved("transformer.blocks.0.attn1", SA, Removal.MASK) == 0
+        saved = [cost[FORWARD].saved.get(f"{target}:{removal}", 0) for cost in found.sites.values()]
+        assert sum(saved) == found.forward["transformer"][FORWARD] - reference(pruned, inputs)
+    first = "transformer.blocks.0.attn1"
+    assert found.saved(first, TA, Removal.SELF_ONLY, FORWARD) == per_site[first][TA]
+    assert found.saved(first, SA, Removal.MASK, FORWARD) == 0
     # untouched: same class, same weights, on the same device
     assert type(model) is WanTransformer3DModel
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
@@ -186,7 +185,7 @@ def test_a_pruned_site_still_counts_by_kind() -> None:
 def test_costs_refuse_more_than_one_row() -> None:
     model = tiny_wan()
     with pytest.raises(CountingError, match="the inputs have 2"):
-        costs(WanAdapter(), {"transformer": model}, {"transformer": wan_inputs(model, batch=2)})
+        costs(WanAdapter(), {"transformer": model}, {"transformer": {FORWARD: wan_inputs(model, batch=2)}})
 
 
 class WithoutAttention(WanAdapter):
@@ -199,7 +198,7 @@ class WithoutAttention(WanAdapter):
 def test_costs_refuse_a_site_without_attention() -> None:
     model = tiny_wan()
     with pytest.raises(CountingError, match=r"blocks\.0\.ffn made no call of scaled_dot_product_attention"):
-        costs(WithoutAttention(), {"transformer": model}, {"transformer": wan_inputs(model)})
+        costs(WithoutAttention(), {"transformer": model}, {"transformer": {FORWARD: wan_inputs(model)}})
 
 
 class Spilling(WanAdapter):
@@ -217,4 +216,4 @@ class Spilling(WanAdapter):
 def test_costs_refuse_a_removal_that_spills() -> None:
     model = tiny_wan()
     with pytest.raises(CountingError, match="missing from the companions"):
-        costs(Spilling(), {"transformer": model}, {"transformer": wan_inputs(model)})
+        costs(Spilling(), {"transformer": model}, {"transformer": {FORWARD: wan_inputs(model)}})

@@ -31,21 +31,23 @@ from f3core.plan import (
     select,
     split_steps,
 )
-from f3core.sites import KINDS, AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.sites import FORWARD, KINDS, AttentionKind, AttentionSite, PruningAxis, Removal
 
 TA = AttentionKind.TEMPORAL
 COMPONENTS = ("transformer", "transformer_2")
 SITES = tuple(
     AttentionSite(c, f"blocks.{i}", i, KINDS, {TA: (Removal.SELF_ONLY,)}) for c in COMPONENTS for i in range(3)
 )
-FORWARD = {"transformer": 10**6, "transformer_2": 2 * 10**6}
+MACS = {"transformer": {FORWARD: 10**6}, "transformer_2": {FORWARD: 2 * 10**6}}
 SAVED = {site.fqn: 1000 + 7 * i**2 for i, site in enumerate(SITES)}
 COSTS = Costs(
-    forward=FORWARD,
-    sites={fqn: SiteCost(maps={TA: n}, saved={"TA:self_only": n, "TA:drop": 3 * n}) for fqn, n in SAVED.items()},
+    forward=MACS,
+    sites={
+        fqn: {FORWARD: SiteCost(maps={TA: n}, saved={"TA:self_only": n, "TA:drop": 3 * n})} for fqn, n in SAVED.items()
+    },
 )
 LEVELS = (950.0, 800.0, 620.0, 500.0, 310.0, 90.0)
-PASSES = {"transformer": (2, 2, 2, 0, 0, 0), "transformer_2": (0, 0, 0, 2, 2, 1)}
+PASSES = {"transformer": {FORWARD: (2, 2, 2, 0, 0, 0)}, "transformer_2": {FORWARD: (0, 0, 0, 2, 2, 1)}}
 
 ratios = st.floats(0, 1) | st.fractions(0, 1, max_denominator=40).map(float)
 axes = st.sampled_from(list(PruningAxis))
@@ -174,7 +176,7 @@ def test_a_plan_made_at_50_steps_prunes_the_same_noise_at_any_number(steps: int,
         return [1000 * shift * s / (1 + (shift - 1) * s) for s in sigmas]
 
     calibrated = levels(50)
-    scores = make_scores([s.fqn for s in SITES[:3]], calibrated, passes={"transformer": (2,) * 50})
+    scores = make_scores([s.fqn for s in SITES[:3]], calibrated, passes={"transformer": {FORWARD: (2,) * 50}})
     plan = F3().plan(
         request(PruningAxis.TIMESTEP, 0.4, sites=SITES[:3], scores=scores, criterion=Random(), step_ranges=5)
     )
@@ -205,6 +207,20 @@ def test_units_are_the_axis_whatever_the_order_of_sites(
     order = {site.fqn: site.index for site in SITES}
     keys = [(unit.ranges[0], order[unit.sites[0]]) for unit in units]
     assert keys == sorted(keys)  # later means later steps, then deeper
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=len(SITES), max_size=len(SITES)))
+def test_ranges_without_the_target_are_no_units_of_their_own(here: list[list[bool]]) -> None:
+    occurs = dict(zip((site.fqn for site in SITES), here, strict=True))
+    cells = make_units(SITES, PruningAxis.CELL, 4, lambda fqn, i: occurs[fqn][i])
+    for fqn, times in occurs.items():
+        mine = [unit.ranges for unit in cells if unit.sites == (fqn,)]
+        assert [i for ranges in mine for i in ranges] == (list(range(4)) if any(times) else [])
+        assert len(mine) == sum(times)
+        assert all(sum(times[i] for i in ranges) == 1 for ranges in mine)
+    steps = make_units(SITES, PruningAxis.TIMESTEP, 4, lambda fqn, i: occurs[fqn][i])
+    assert len(steps) == sum(any(times) for times in zip(*here, strict=True))
 
 
 def test_sites_of_one_layer_go_together_on_the_layer_axis_alone() -> None:

@@ -47,7 +47,7 @@ def make_plan(
             Verdict(name=name, sites=s, ranges=r, score=0.25 + i, pruned=i < pruned, macs_saved=10**8 * (i + 1))
             for i, (name, s, r) in enumerate(cells)
         ),
-        passes={"transformer": (20,) * len(ranges)},
+        passes={"transformer": {"forward": (20,) * len(ranges)}},
         macs_before=40 * G,
         macs_after=30 * G,
     )

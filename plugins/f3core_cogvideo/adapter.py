@@ -21,7 +21,8 @@ from f3core.clock import Gate
 from f3core.errors import ModelError, PlanError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import FORWARD, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core_cogvideo.generation import Sampling
 from f3core_cogvideo.pipeline import TRANSFORMERS, CogVideoPipeline, skeletons
 from f3core_cogvideo.segments import CogVideoSite, segments
 from f3core_cogvideo.visibility import Sees
@@ -57,8 +58,8 @@ class CogVideoAdapter(Adapter):
         inputs = {}
         for name, denoiser in denoisers.items():
             sizes = denoiser.config
-            inputs[name] = self.example_inputs(denoiser, frames=sizes.frames, height=sizes.tokens, width=1)
-        return Sketch(denoisers, inputs, (0.0,), {name: (count,) for name, count in passes.items()})
+            inputs[name] = {FORWARD: self.example_inputs(denoiser, frames=sizes.frames, height=sizes.tokens, width=1)}
+        return Sketch(denoisers, inputs, (0.0,), {name: {FORWARD: (count,)} for name, count in passes.items()})
 
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
         found = {name: getattr(pipeline, name) for name in TRANSFORMERS}
@@ -83,6 +84,10 @@ class CogVideoAdapter(Adapter):
         except TypeError as error:
             raise ModelError(f"{type(pipeline).__name__} refused to generate: {error}; see model.call") from error
         return clips
+
+    def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
+        scale = float(call.get("guidance_scale", Sampling.guidance_scale))
+        return (1.0,) if scale == 1 else (scale, 1 - scale)
 
     def save(self, pipeline: Any, folder: Path) -> None:
         pipeline.save_pretrained(folder)

@@ -14,6 +14,7 @@ from torch import nn
 
 from f3core.adapter import Sketch
 from f3core.errors import ModelError
+from f3core.sites import FORWARD
 from f3core_diffusers.arguments import check_call
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ def sketch(
     rows = 2 if float(given.get("guidance_scale") or 1.0) > 1 else 1
     with torch.device("meta"):
         inputs = {
-            name: adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)
+            name: {FORWARD: adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)}
             for name, denoiser in denoisers.items()
         }
     boundary = 1000.0 * float(index.get("boundary_ratio") or 0.0)  # of models with one denoiser for either side of it
     runs = {
-        name: tuple(rows * (len(denoisers) == 1 or (level >= boundary) == (place == 0)) for level in levels)
+        name: {FORWARD: tuple(rows * (len(denoisers) == 1 or (level >= boundary) == (place == 0)) for level in levels)}
         for place, name in enumerate(denoisers)
     }
     return Sketch(denoisers, inputs, levels, runs)

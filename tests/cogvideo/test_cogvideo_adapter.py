@@ -57,15 +57,18 @@ def test_a_generation_is_watched_once_by_pass_and_branch() -> None:
     target = AttentionKind.TEMPORAL
     scores = calibrate(ADAPTER, pipe, PROMPTS, steps=9, seed=0, call={}, target=target, batch_size=3)
     assert scores.header.levels == (0.0,)
-    assert scores.header.passes == {"transformer": (2,), "transformer_2": (4,)}  # both branches; two stretches
+    assert scores.header.passes == {
+        "transformer": {"forward": (2,)},
+        "transformer_2": {"forward": (4,)},
+    }  # both branches; two stretches
     assert not pipe.replay
 
 
 def test_costs_are_counted_on_the_pass_that_is_watched() -> None:
     pipe = tiny_cogvideo.pipeline()
-    inputs = capture_inputs(ADAPTER, pipe, PROMPTS[0], {})
-    assert inputs["transformer"]["as_generated"] is True
-    assert inputs["transformer"]["input_ids"].shape == (1, 5 + 3 * 9)
+    inputs = capture_inputs(ADAPTER, pipe, PROMPTS[0], {})["transformer"]["forward"]
+    assert inputs["as_generated"] is True
+    assert inputs["input_ids"].shape == (1, 5 + 3 * 9)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +84,10 @@ def test_sketch_agrees_with_a_generation(folder: Path, call: dict[str, Any]) -> 
     assert sketch.rows == scores.header.passes
     assert sketch.levels == scores.header.levels
     seen = capture_inputs(ADAPTER, pipe, PROMPTS[0], call)
-    for name, inputs in sketch.inputs.items():
-        assert inputs["input_ids"].is_meta
-        assert inputs["input_ids"].shape == seen[name]["input_ids"].shape
+    for name, kinds in sketch.inputs.items():
+        for kind, inputs in kinds.items():
+            assert inputs["input_ids"].is_meta
+            assert inputs["input_ids"].shape == seen[name][kind]["input_ids"].shape
 
 
 def test_steps_that_a_later_pass_repeats_have_no_layout() -> None:
