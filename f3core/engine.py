@@ -15,6 +15,7 @@ import torch
 
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
+from f3core.budget import Tried
 from f3core.calibration import Inputs, calibrate, capture_inputs
 from f3core.errors import ModelError, OutputError, SpecError
 from f3core.evaluate import noise_seeds
@@ -22,6 +23,7 @@ from f3core.flops import costs
 from f3core.identity import calibration_identity, check_scores
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import Listener, measure
+from f3core.measured_budget import meet
 from f3core.meta import share_copy
 from f3core.plan import PruningPlan
 from f3core.planning import chosen_removals, make_plan
@@ -73,7 +75,8 @@ def apply(
     mass; clips are [B, F, 3, H, W] in [0, 1].
 
     Raises `SpecError` before anything is loaded when the spec is wrong, `OutputError` when the output is in the way,
-    and other `F3Error` where a model does not do what its adapter says.
+    `PlanError` for a budget that cannot be met (what was scored is kept, for ``resume`` with another), and other
+    `F3Error` where a model does not do what its adapter says.
     """
     file = as_file(spec, overrides)
     job = resolve(file, registry or installed(), output=output, given_model=pipeline is not None)
@@ -84,7 +87,9 @@ def apply(
             check_scores(job, model, scores)
         else:
             scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
-        plan = make_plan(job, scores)
+        plan, tried = make_plan(job, scores), tuple[Tried, ...]()
+        if plan.budget is not None and plan.budget.measured:
+            plan, tried = meet(job, model, plan, prune, listener)
         pruned = prune(model, plan)
         model.adapter.save(pruned, work.folder / "model")
         _carry_call(model, work.folder / "model")
@@ -92,7 +97,7 @@ def apply(
         plan.save(work.folder / PLAN)
         (work.folder / SPEC).write_text(file.text, encoding="utf-8")
         measured = measure(job, model, pruned, plan, scores, inputs, work.folder, listener)
-        finished = _report(job, model, plan, scores, measured, work.folder)
+        finished = _report(job, plan, tried, scores, measured, work.folder)
         report.save(finished, work.folder)
         work.finish()
     return Result(finished, plan, scores, pruned, model.call, job.output)
@@ -101,7 +106,7 @@ def apply(
 def plan_only(
     file: SpecFile, *, pipeline: Any = None, scores: Scores | None = None, listener: Listener = silent
 ) -> PruningPlan:
-    """The plan that `apply` would carry out; nothing is written."""
+    """The plan that `apply` would carry out, or start from where a budget has to be measured; nothing is written."""
     job = resolve(file, installed(), given_model=pipeline is not None, check_output=False)
     if scores is None:
         model = load(job, pipeline, listener)
@@ -283,7 +288,7 @@ def _carry_call(model: Model, folder: Path) -> None:
 
 
 def _report(
-    job: Job, model: Model, plan: PruningPlan, scores: Scores, measured: Mapping[str, Any], folder: Path
+    job: Job, plan: PruningPlan, tried: tuple[Tried, ...], scores: Scores, measured: Mapping[str, Any], folder: Path
 ) -> Report:
     figure = folder / "attention.png"
     figures.attention_bars(scores, plan, figure)
@@ -295,6 +300,7 @@ def _report(
         spec=job.file.name,
         source=job.file.spec.model.source,
         plan=report.PlanSummary.of(plan),
+        tried=tried,
         figure=figure.name,
         **measured,
     )

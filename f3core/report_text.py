@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from f3core.budget_text import TITLE, tried_lines
 from f3core.sites import KINDS
 
 if TYPE_CHECKING:
@@ -208,6 +209,8 @@ def render(report: Report) -> RenderableType:
                 f"  {escape(row.label)}", f"[dim]{row.before}[/]", row.after, f"[{style}]{row.change}[/]", row.predicted
             )
     lines: list[RenderableType] = [Text(headline(report)), Text(), table, Text()]
+    if report.tried:
+        lines += [Text(TITLE, "bold"), terminal_table(*tried_lines(report.tried), left=["verdict"])]
     notes = [f"{s.title}: {s.note.removesuffix('.')}." for s in sections(report) if s.rows and s.note]
     lines += [_item("·", text, "dim") for text in (*notes, *(f"{k}: {v}" for k, v in facts(report)))]
     lines += [_item("·", note, "") for note in report.notes]
@@ -255,6 +258,8 @@ def to_markdown(report: Report) -> str:
             head = ("", "before", "after", "change", "predicted")[:columns]
             rows = [(r.label, r.before, r.after, r.change, r.predicted)[:columns] for r in section.rows]
             parts.append(f"### {section.title}\n\n{note}{markdown_table(head, rows)}")
+    if report.tried:
+        parts += [f"## {TITLE}", markdown_table(*tried_lines(report.tried))]
     parts.append("## What was pruned, and why")
     if report.figure:
         parts.append(f"![attention mass of each kind]({report.figure})")
