@@ -85,6 +85,13 @@ class Adapter(ABC):
     ) -> torch.Tensor:
         """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. ``seeds[i]`` alone decides row i's noise."""
 
+    def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
+        """What each guidance branch of a generation with ``call`` weighs in the prediction, in the order in which the
+        component meets them: one forward after the other, or rows stacked branch by branch. Classifier-free guidance
+        of scale s weighs the captioned branch s and the other 1 − s.
+        """
+        return (1.0,)
+
     @abstractmethod
     def save(self, pipeline: Any, folder: Path) -> None:
         """Write the pipeline, pruned or not, so that the model's own library loads it back."""

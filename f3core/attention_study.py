@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict
 
 from f3core import attention_text, figures
 from f3core.adapter import Model
-from f3core.engine import SPEC, command, inputs_of, score, silent
+from f3core.engine import SPEC, command, silent
 from f3core.environment import Machine, library_versions, machine, now
+from f3core.impact import Array
 from f3core.job import Job
 from f3core.masses import Masses, blocks, masses, temporal_maps
 from f3core.measure import Listener
-from f3core.scores import Array, Scores
+from f3core.scores import Scores
+from f3core.scoring import inputs_of, score
 from f3core.seeds import each_seed, seeded
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 from f3core.spec import SpecFile, SweepSpec
@@ -104,7 +106,7 @@ def attention(
 
         def one(job: Job, model: Model, seed: int) -> str:
             folder, name = work.scratch / f"calibration-{seed}", f"seed-{seed}.safetensors"
-            scores = score(job, model, inputs_of(job, model), folder=folder, listener=listener)
+            scores = score(job, model, inputs_of(job, model), listener, folder=folder)
             scores.save(work.scratch / name)
             return name
 

@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from f3core.errors import ModelError, ScoresError
 from f3core.evaluate import Progress
-from f3core.probe import Probe, replaced_forward
+from f3core.probe import Probe
 from f3core.scores import PromptScores, Scores, ScoresHeader
 from f3core.sites import AttentionKind, AttentionSite
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
     from f3core.plan import Costs
-
-Inputs = dict[str, dict[str, dict[str, Any]]]
-"""Keyword arguments of a forward of one row, by component and kind of forward"""
-
-
-class _Seen(Exception):
-    """Every denoiser has shown its inputs; the generation need not go on."""
-
-
-def capture_inputs(adapter: Adapter, pipeline: Any, prompt: str, call: Mapping[str, Any]) -> Inputs:
-    """The arguments with which generation calls each denoiser, for every kind of forward.
-
-    The generation is cut short as soon as every denoiser has been called, unless the adapter says that forwards are of
-    `several_kinds`: then it goes to its end. Two steps are enough to meet every denoiser of a two-stage model. Raises
-    `ModelError` for one that does not run.
-    """
-    denoisers = adapter.denoisers(pipeline)
-    seen: Inputs = {}
-
-    def note(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        layout = adapter.layout(denoisers[name], args, kwargs)
-        if layout is not None and layout.kind not in seen.setdefault(name, {}):
-            named = _named(denoisers[name], args, kwargs)
-            seen[name][layout.kind] = {k: _one_row(v, layout.batch) for k, v in named.items()}
-        if len(seen) == len(denoisers) and not adapter.several_kinds:
-            raise _Seen
-        return forward(*args, **kwargs)
-
-    with ExitStack() as stack:
-        stack.enter_context(adapter.observable(pipeline))
-        for name, denoiser in denoisers.items():
-            stack.enter_context(replaced_forward(denoiser, functools.partial(note, name)))
-        with suppress(_Seen):
-            adapter.generate(pipeline, [prompt], steps=2, seeds=[0], call=call)
-    for name in denoisers:
-        if name not in seen:
-            raise ModelError(f"generation never called {name}; does the adapter name the right components?")
-    return seen
-
-
-def _named(denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments by keyword, so that they can be passed on without knowing their order."""
-    positional = zip(inspect.signature(type(denoiser).forward).parameters, (denoiser, *args), strict=False)
-    return {**dict(list(positional)[1:]), **kwargs}
-
-
-def _one_row(value: Any, batch: int) -> Any:
-    """The first of ``batch`` rows of every tensor that has so many, in whatever pytree holds them."""
-    return tree_map_only(torch.Tensor, lambda t: t[:1] if t.ndim and t.shape[0] == batch else t, value)
 
 
 def calibrate(

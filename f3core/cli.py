@@ -88,6 +88,7 @@ def apply(
 def score(
     spec: SpecArg,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the scores to.")] = None,
+    scores: ScoresArg = None,
     overrides: Override = None,
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Score only every N-th prompt, from the I-th (0-based).")
@@ -96,15 +97,22 @@ def score(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model's attention and save the scores; `plan` and `apply --scores` use them."""
-    file = load(spec, overrides)
+    """Score a model's attention and save the scores; `plan` and `apply --scores` use them.
+
+    With --scores: merge those of all shards, and add what the spec's criterion needs beyond them.
+    """
+    file, merged = load(spec, overrides), _merged(scores)
     parts = _shard(shard)
+    if merged is not None and parts[1] > 1:
+        raise SpecError("--scores merges what shards scored; leave --shard out")
     from f3core import engine
     from f3core.progress import listening
 
     with listening(quiet or as_json) as listener:
-        path, scores = engine.score_only(file, output=output, shard=parts, resume=resume, listener=listener)
-    found = {"scores": str(path), "prompts": len(scores.prompts), "sites": len(scores.header.sites)}
+        path, made = engine.score_only(
+            file, scores=merged, output=output, shard=parts, resume=resume, listener=listener
+        )
+    found = {"scores": str(path), "prompts": len(made.prompts), "sites": len(made.header.sites)}
     show(quiet, as_json, lambda: found, lambda: f"{found['prompts']} prompts scored at {found['sites']} sites: {path}")
 
 

@@ -17,7 +17,10 @@ def rank_study(
     output: Output = None,
     overrides: Override = None,
     criteria: Annotated[str, typer.Option(help="Criteria to compare, with commas; all when left out.")] = "",
-    ratios: Annotated[str, typer.Option(help="Ratios at which quality is measured, comma-separated.")] = "0.25,0.5",
+    axes: Annotated[str, typer.Option(help="Axes: layer, timestep, cell, with commas; the spec's when left out.")] = "",
+    shares: Annotated[
+        str, typer.Option(help="Shares of the MACs that can be saved, at which quality is measured.")
+    ] = "0.25,0.5,0.75",
     seeds: Annotated[str, typer.Option(help="Seeds of the noise, comma-separated.")] = "0,1,2",
     resume: Resume = False,
     quiet: Quiet = False,
@@ -27,16 +30,23 @@ def rank_study(
     file = load(spec, overrides)
     from f3core.registry import installed
 
-    chosen = [name.strip() for name in criteria.split(",") if name.strip()] or installed().names("criterion")
-    picked = numbers("--ratios", ratios, float), numbers("--seeds", seeds, int)
-    from f3core import study
+    chosen = _words(criteria) or installed().names("criterion")
+    picked = numbers("--shares", shares, float), numbers("--seeds", seeds, int)
+    from f3core import study, study_text
     from f3core.progress import listening
 
     with listening(quiet or as_json) as listener:
         found = study.rank_study(
-            file, chosen, ratios=picked[0], seeds=picked[1], output=output, resume=resume, listener=listener
+            file,
+            chosen,
+            axes=_words(axes),
+            shares=picked[0],
+            seeds=picked[1],
+            output=output,
+            resume=resume,
+            listener=listener,
         )
-    show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: study.render(found))
+    show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: study_text.render(found))
 
 
 def sweep(
@@ -82,6 +92,10 @@ def attention(
         found = attention_study.attention(file, output=output, resume=resume, listener=listener)
     show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: attention_text.render(found))
     say(quiet or as_json, f"written to {output or file.spec.output} (attention.png, .md, .json, scores/)")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _section(**given: str | None) -> list[str]:

@@ -71,3 +71,10 @@ class Gate:
     def active(self) -> bool:
         """Whether the site is pruned in the running forward."""
         return self.on
+
+    def active_at(self, level: float) -> bool:
+        """Whether the site is pruned at a noise level, for models whose forward may hold tokens of several steps. While
+        the clock is held, the running step range stands for every level."""
+        if self.ranges is None or self.clock.held:
+            return self.on
+        return any(level in self.clock.step_ranges[index] for index in self.ranges)

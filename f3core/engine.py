@@ -16,11 +16,8 @@ import torch
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
 from f3core.budget import Tried
-from f3core.calibration import Inputs, calibrate, capture_inputs
 from f3core.errors import ModelError, OutputError, SpecError
-from f3core.evaluate import noise_seeds
-from f3core.flops import costs
-from f3core.identity import calibration_identity, check_scores
+from f3core.identity import check_scores
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import Listener, measure
 from f3core.measured_budget import meet
@@ -30,6 +27,7 @@ from f3core.planning import chosen_removals, make_plan
 from f3core.registry import Registry, installed
 from f3core.report import MacsChange, Report
 from f3core.scores import Scores
+from f3core.scoring import completed, inputs_of, score
 from f3core.sites import AttentionSite
 from f3core.sketch import check_unpruned, sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
@@ -86,7 +84,8 @@ def apply(
         if scores is not None:
             check_scores(job, model, scores)
         else:
-            scores = score(job, model, inputs, folder=work.scratch / "calibration", listener=listener)
+            scores = score(job, model, inputs, listener, folder=work.scratch / "calibration")
+        scores = completed(job, model, scores, listener, folder=work.scratch / "impact")
         plan, tried = make_plan(job, scores), tuple[Tried, ...]()
         if plan.budget is not None and plan.budget.measured:
             plan, tried = meet(job, model, plan, prune, listener)
@@ -110,7 +109,7 @@ def plan_only(
     job = resolve(file, installed(), given_model=pipeline is not None, check_output=False)
     if scores is None:
         model = load(job, pipeline, listener)
-        scores = score(job, model, inputs_of(job, model), listener=listener)
+        scores = completed(job, model, score(job, model, inputs_of(job, model), listener), listener)
     return make_plan(job, scores)
 
 
@@ -125,6 +124,7 @@ def plan_without_weights(
 def score_only(
     file: SpecFile,
     *,
+    scores: Scores | None = None,
     output: Path | None = None,
     shard: tuple[int, int] = (0, 1),
     resume: bool = False,
@@ -132,7 +132,8 @@ def score_only(
 ) -> tuple[Path, Scores]:
     """Score a model (or one shard of the prompts) and save the scores to ``output``, a file; returns both.
 
-    Left out, the file lies beside the spec's output folder. Raises `OutputError` when it is there already.
+    What removals do is tried out when all prompts are scored, not by shards: give merged ``scores`` for that. Left
+    out, the file lies beside the spec's output folder. Raises `OutputError` when it is there already.
     """
     job = resolve(file, installed(), check_output=False)
     part = "" if shard[1] == 1 else f"-{shard[0]}-of-{shard[1]}"
@@ -145,8 +146,13 @@ def score_only(
         raise SpecError(f"--shard {shard[0]}/{shard[1]}: there are only {batches} batches of prompts to share")
     with workspace(path, {"run": "score", "shard": shard}, resume=resume) as work:
         model = load(job, listener=listener)
-        folder = work.scratch / "calibration"
-        scores = score(job, model, inputs_of(job, model), folder=folder, shard=shard, listener=listener)
+        if scores is not None:
+            check_scores(job, model, scores)
+        else:
+            folder = work.scratch / "calibration"
+            scores = score(job, model, inputs_of(job, model), listener, folder=folder, shard=shard)
+        if shard[1] == 1:
+            scores = completed(job, model, scores, listener, folder=work.scratch / "impact")
         scores.save(work.folder / SCORES)
         os.replace(work.folder / SCORES, path)
         shutil.rmtree(work.folder)
@@ -203,53 +209,12 @@ def sites_of(job: Job) -> tuple[AttentionSite, ...]:
     return tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
 
 
-def score(
-    job: Job,
-    model: Model,
-    inputs: Inputs,
-    *,
-    folder: Path | None = None,
-    shard: tuple[int, int] = (0, 1),
-    listener: Listener = silent,
-) -> Scores:
-    """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run."""
-    spec = job.file.spec.calibrate
-    listener("Counting MACs", 0, 1)
-    with model.adapter.observable(model.pipeline):
-        priced = costs(model.adapter, model.denoisers, inputs)
-    listener("Counting MACs", 1, 1)
-    prompts = job.prompts(spec.num_prompts, spec.seed)
-    listener("Scoring prompts", 0, -(-len(prompts) // shard[1]))
-    return calibrate(
-        model.adapter,
-        model.pipeline,
-        prompts,
-        steps=spec.steps,
-        seed=noise_seeds(spec.seed, 1)[0],
-        call=model.call,
-        target=job.file.spec.prune.target,
-        stride=spec.query_stride,
-        batch_size=spec.batch_size,
-        identity=calibration_identity(job, model, prompts),
-        costs=priced,
-        folder=folder,
-        shard=shard,
-        progress=lambda done, total: listener("Scoring prompts", done, total),
-    )
-
-
 def prune(model: Model, plan: PruningPlan) -> Any:
     """A pruned pipeline that shares every remaining weight with the model's, which stays as it is."""
     pruned = {name: share_copy(denoiser) for name, denoiser in model.denoisers.items()}
     for name, denoiser in pruned.items():
         apply_plan_(denoiser, plan, model.adapter, name)
     return model.adapter.with_denoisers(model.pipeline, pruned)
-
-
-def inputs_of(job: Job, model: Model) -> Inputs:
-    """Arguments of one forward of each denoiser, as the spec makes it generate."""
-    prompt = job.prompts(1, job.file.spec.calibrate.seed)[0]
-    return capture_inputs(model.adapter, model.pipeline, prompt, model.call)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

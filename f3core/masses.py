@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from f3core.impact import Array
 from f3core.plan import by_layer
 from f3core.planning import scored_sites
-from f3core.scores import Array, Scores, ScoresHeader
+from f3core.scores import Scores, ScoresHeader
 from f3core.sites import KINDS, AttentionKind, PruningAxis
 
 

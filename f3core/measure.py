@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from f3core import evaluate, figures
 from f3core.adapter import Adapter, Model
-from f3core.calibration import Inputs
+from f3core.capture import Inputs
 from f3core.flops import MacCount, count
 from f3core.footprint import model_size, peak_memory
 from f3core.meta import meta_copy, on_meta

@@ -55,12 +55,14 @@ class Criterion(ABC):
     """Scores units of pruning; the lowest are pruned first.
 
     ``needs_scores``: False for one that ranks by names and places alone, so that a plan needs no calibration.
+    ``needs_impact``: ranks by what removals do to the output (`Scores.impact`), which is measured where it is needed.
     ``additive``: scores are never negative, and those of several units add up to what pruning them together does, so
     that score per MAC saved makes sense; otherwise they only rank.
     """
 
     name: ClassVar[str]
     needs_scores: ClassVar[bool] = True
+    needs_impact: ClassVar[bool] = False
     additive: ClassVar[bool] = False
 
     @abstractmethod

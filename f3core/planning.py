@@ -13,7 +13,7 @@ from f3core.plan import Costs, PruningPlan
 from f3core.registry import Registry
 from f3core.scores import Scores, ScoresHeader
 from f3core.selection import Front
-from f3core.sites import AttentionKind, AttentionSite, Removal
+from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal, lasts
 
 
 def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
@@ -33,9 +33,10 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     """What is to be done at each site that holds the spec's target, by fqn: the spec's removal, or at sites that cannot
     do it their own default.
 
-    Raises `SpecError` when no site can lose the target, or none by the spec's removal.
+    Raises `SpecError` when no site can lose the target, or none by the spec's removal, or one only at every step while
+    the spec's axis goes by steps.
     """
-    spec = job.file.spec.prune
+    spec, sites = job.file.spec.prune, list(sites)
     able = {site.fqn: listed for site in sites if (listed := site.removals.get(spec.target, ()))}
     if not able:
         raise job.file.error(("prune", "target"), f"no site of this model can lose {spec.target}")
@@ -43,10 +44,15 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     if spec.removal is not None and spec.removal not in every:
         message = f"no site can lose {spec.target} by {spec.removal}; {suggest(str(spec.removal), map(str, every))}"
         raise job.file.error(("prune", "removal"), message)
-    return {
+    chosen = {
         fqn: spec.removal if spec.removal is not None and spec.removal in listed else listed[0]
         for fqn, listed in able.items()
     }
+    if spec.axis not in (None, PruningAxis.LAYER):
+        for site in sites:
+            if site.fqn in chosen and chosen[site.fqn] not in site.gated(spec.target):
+                raise job.file.error(("prune", "axis"), lasts(site.fqn, spec.target, chosen[site.fqn]))
+    return chosen
 
 
 def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> PruningPlan:

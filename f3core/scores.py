@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from f3core.errors import ScoresError
+from f3core.impact import Array, Impact
 from f3core.sites import KINDS, AttentionKind, AttentionSite
 
-Array = NDArray[np.float64]
 VERSION = 1
+IMPACT = "impact"
+"""Under this name, among the prompts' numbers, a file holds the arrays of an `Impact`."""
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,24 @@ class ScoresHeader:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a set of prompts, keyed by the prompt's place in the calibration set."""
+    """Scores of a set of prompts, keyed by the prompt's place in the calibration set.
+
+    ``impact``: what removals did to the output, where a criterion asked for it.
+    """
 
     header: ScoresHeader
     prompts: Mapping[int, PromptScores]
+    impact: Impact | None = None
 
     # --- together -----------------------------------------------------------------------------------------------
 
     def merge(self, *others: Scores) -> Scores:
-        """The union of disjoint sets of prompts. Raises `ScoresError` when headers differ or a prompt is in two."""
+        """The union of disjoint sets of prompts, without an impact: what was tried depends on all of them.
+
+        Raises `ScoresError` when headers differ or a prompt is in two.
+        """
+        if not others:
+            return self
         merged = dict(self.prompts)
         for other in others:
             if other.header.to_json() != self.header.to_json():
@@ -123,7 +133,7 @@ class Scores:
             if twice:
                 raise ScoresError(f"prompt {min(twice)} is in two of the scores to be merged")
             merged.update(other.prompts)
-        return replace(self, prompts=merged)
+        return replace(self, prompts=merged, impact=None)
 
     def _difference(self, other: Scores) -> str:
         mine, theirs = (json.loads(s.header.to_json()) for s in (self, other))
@@ -156,6 +166,14 @@ class Scores:
         summed: Array = self.total().mass.sum(axis=2)[:, :, KINDS.index(kind)]
         return summed
 
+    def mean_drift(self) -> Array:
+        """[S, T] drift per query, in squared units of a site's output; 0 where none was measured."""
+        total = self.total()
+        mean: Array = np.divide(
+            total.drift, total.drift_queries, out=np.zeros_like(total.drift), where=total.drift_queries > 0
+        )
+        return mean
+
     def query_heads(self) -> Array:
         """[S, T] visual query rows times heads: the most mass that any kind can have in a cell."""
         return self.total().queries * np.asarray(self.header.heads, dtype=np.float64)[:, None]
@@ -175,7 +193,11 @@ class Scores:
             for index, one in sorted(self.prompts.items())
             for name in PromptScores.FIELDS
         }
-        save_file(tensors, path, metadata={"f3core": self.header.to_json()})
+        metadata = {"f3core": self.header.to_json()}
+        if self.impact is not None:
+            metadata["impact"] = self.impact.to_json()
+            tensors |= {f"{IMPACT}.{n}": np.ascontiguousarray(getattr(self.impact, n)) for n in Impact.FIELDS}
+        save_file(tensors, path, metadata=metadata)
 
     @classmethod
     def load(cls, path: Path) -> Scores:
@@ -190,6 +212,8 @@ class Scores:
             raise ScoresError(f"{path}: a safetensors file, but not one of f3core's scores")
         try:
             header = ScoresHeader.from_json(metadata["f3core"])
+            tried = {key.partition(".")[2]: tensors.pop(key) for key in list(tensors) if key.startswith(f"{IMPACT}.")}
+            impact = Impact.from_json(metadata["impact"], tried) if "impact" in metadata else None
             indices = sorted({int(key.partition(".")[0]) for key in tensors})
             prompts = {i: PromptScores(**{n: tensors[f"{i}.{n}"] for n in PromptScores.FIELDS}) for i in indices}
         except ScoresError as error:
@@ -202,7 +226,7 @@ class Scores:
                 raise ScoresError(
                     f"{path}: damaged scores: prompt {index} is not of {cells[0]} sites, {cells[1]} steps"
                 )
-        return cls(header, prompts)
+        return cls(header, prompts, impact)
 
 
 def merge_files(paths: Iterable[Path]) -> Scores:

@@ -100,6 +100,14 @@ class AttentionSite:
         return tuple(r for r in self.removals.get(kind, ()) if r not in self.lasting.get(kind, ()))
 
 
+def lasts(fqn: str, target: AttentionKind, removal: Removal) -> str:
+    """Why a plan that prunes ``fqn`` at some steps only is refused."""
+    return (
+        f"{fqn} can lose {target} by {removal} at every step or at none, because other steps need what it computes; "
+        "choose axis: layer, or another removal"
+    )
+
+
 @dataclass(frozen=True)
 class Layout:
     """Token layout of one denoiser forward: ``frames`` latent frames of ``tokens`` visual tokens each, ``text``

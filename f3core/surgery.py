@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,11 @@ from torch import nn
 from f3core.attention import dropped
 from f3core.clock import Clock, Gate
 from f3core.errors import PlanError, suggest
-from f3core.sites import AttentionKind, AttentionSite, Removal
+from f3core.sites import AttentionKind, AttentionSite, Removal, lasts
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
-    from f3core.plan import PruningPlan
+    from f3core.plan import PruningPlan, StepRange
 
 
 class Pruned(nn.Module):
@@ -85,12 +86,11 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
         raise PlanError(f"the plan was made for adapter {plan.adapter!r}, the model's is {adapter.name!r}")
     sites = {site.fqn: site for site in adapter.sites(denoiser, component)}
     for fqn in gates:
-        _check(fqn, sites, plan.target, plan.removals[fqn])
-    clock = _attach_(denoiser, adapter, plan.step_ranges if plan.gated() else ())
+        _check(fqn, sites, plan.target, plan.removals[fqn], plan.always(fqn))
+    step_ranges = plan.step_ranges if plan.gated() else ()
+    when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
+    restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges)
     vars(denoiser)["f3_plan"] = plan
-    for fqn, ranges in gates.items():
-        gate = Gate(clock, None if plan.always(fqn) else ranges)
-        _restrict_(denoiser, adapter, sites[fqn], plan.target, plan.removals[fqn], gate)
     adapter.record(denoiser, plan, component)
     return Surgery(
         sites=tuple(gates),
@@ -105,29 +105,45 @@ def restrict_all_(
     denoiser: nn.Module, adapter: Adapter, component: str, target: AttentionKind, removal: Removal
 ) -> None:
     """Do one removal at every site that lists it, at every step; with this the engine measures what each would save."""
-    clock = _attach_(denoiser, adapter, ())
-    for site in adapter.sites(denoiser, component):
-        if removal in site.removals.get(target, ()):
-            _restrict_(denoiser, adapter, site, target, removal, Gate(clock))
+    able = [site for site in adapter.sites(denoiser, component) if removal in site.removals.get(target, ())]
+    always = dict.fromkeys(site.fqn for site in able)
+    restrict_(denoiser, adapter, able, target, dict.fromkeys(always, removal), always)
 
 
-def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, removal: Removal) -> None:
+def restrict_(
+    denoiser: nn.Module,
+    adapter: Adapter,
+    sites: Iterable[AttentionSite],
+    target: AttentionKind,
+    removals: Mapping[str, Removal],
+    gates: Mapping[str, frozenset[int] | None],
+    step_ranges: Sequence[StepRange] = (),
+) -> Clock:
+    """Restrict those of ``sites`` that ``gates`` names (by fqn), each by its removal: at every step (None), or in some
+    of ``step_ranges`` (by index). Returns the clock that the denoiser turns and its sites read.
+    """
+    clock = Clock(step_ranges)
+    if not isinstance(denoiser, Pruned):
+        denoiser.__class__ = adapter.pruned_class(type(denoiser))
+    vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
+    for site in sites:
+        if site.fqn in gates:
+            gate = Gate(clock, gates[site.fqn])
+            _restrict_site_(denoiser, adapter, site, target, removals[site.fqn], gate)
+    return clock
+
+
+def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, removal: Removal, always: bool) -> None:
     if fqn not in sites:
         raise PlanError(f"the plan names site {fqn!r}, which this model does not have; {suggest(fqn, sites)}")
     allowed = sites[fqn].removals.get(target, ())
     if removal not in allowed:
         raise PlanError(f"{fqn} cannot lose {target} by {removal}; {suggest(str(removal), map(str, allowed))}")
+    if not always and removal not in sites[fqn].gated(target):
+        raise PlanError(lasts(fqn, target, removal))
 
 
-def _attach_(denoiser: nn.Module, adapter: Adapter, step_ranges: tuple[Any, ...]) -> Clock:
-    clock = Clock(step_ranges)
-    if not isinstance(denoiser, Pruned):
-        denoiser.__class__ = adapter.pruned_class(type(denoiser))
-    vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
-    return clock
-
-
-def _restrict_(
+def _restrict_site_(
     denoiser: nn.Module, adapter: Adapter, site: AttentionSite, target: AttentionKind, removal: Removal, gate: Gate
 ) -> None:
     module = denoiser.get_submodule(site.path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from f3core import curves, sweep_text
 from f3core.adapter import Model
-from f3core.engine import SPEC, command, inputs_of, prune, score, silent
+from f3core.engine import SPEC, command, prune, silent
 from f3core.environment import library_versions, machine, now
 from f3core.evaluate import damage
 from f3core.footprint import model_size
@@ -19,6 +19,7 @@ from f3core.measure import Listener, count_change
 from f3core.plan import PruningPlan
 from f3core.planning import make_plan
 from f3core.scores import Scores
+from f3core.scoring import completed, inputs_of, score
 from f3core.seeds import changed, each_seed, seeded
 from f3core.sites import AttentionKind, AttentionSite, Removal
 from f3core.spec import SpecFile, SweepSpec
@@ -159,7 +160,8 @@ def _aimed(job: Job, target: AttentionKind, sites: Sequence[AttentionSite]) -> J
 def _scored(job: Job, model: Model, inputs: Any, scratch: Path, name: str, listener: Listener) -> Scores:
     """Scores that outlive an interruption."""
     file = scratch / f"{name}.safetensors"
-    scores = score(job, model, inputs, folder=scratch / f"calibration-{name}", listener=listener)
+    scores = score(job, model, inputs, listener, folder=scratch / f"calibration-{name}")
+    scores = completed(job, model, scores, listener, folder=scratch / f"impact-{name}")
     scores.save(file)
     return scores
 

@@ -46,6 +46,8 @@ class DiffusersAdapter(Adapter):
     """Base of every adapter in this package. ``components`` are the names a pipeline may give its denoisers."""
 
     components: ClassVar[tuple[str, ...]] = ("transformer", "transformer_2")
+    captioned_first: ClassVar[bool] = False
+    """which guidance branch a denoiser meets first; most pipelines stack [uncaptioned; captioned] rows"""
 
     def load(self, source: str, *, dtype: torch.dtype | None, device: torch.device) -> Any:
         folder = Path(source).expanduser()
@@ -101,6 +103,17 @@ class DiffusersAdapter(Adapter):
             raise ModelError(f"{type(pipeline).__name__} refused to generate: {error}; see model.call") from error
         frames: torch.Tensor = made.frames
         return frames.float().cpu().clamp(0, 1)
+
+    def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
+        usual = inspect.signature(type(pipeline).__call__).parameters
+        own = "guidance_scale" + component.removeprefix("transformer").removeprefix("unet")
+        given = [call[name] for name in (own, "guidance_scale") if call.get(name) is not None]
+        if not given and "guidance_scale" not in usual:
+            return (1.0,)
+        scale = float(given[0] if given else usual["guidance_scale"].default)
+        if scale <= 1:
+            return (1.0,)
+        return (scale, 1 - scale) if self.captioned_first else (1 - scale, scale)
 
     def save(self, pipeline: Any, folder: Path) -> None:
         with _without_bars():

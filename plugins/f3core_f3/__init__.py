@@ -20,6 +20,7 @@ def f3core_criteria() -> list[Entry]:
         Entry("aas", f"{home}:AggregateAttentionScore", "attention mass of the target kind, summed (the paper's)"),
         Entry("aas_mean", f"{home}:MeanAttentionShare", "mean share of a query's attention; comparable across sizes"),
         Entry("drift", f"{home}:Drift", "how far a site's output moves when the target kind is taken away"),
+        Entry("propagated_drift", f"{home}:PropagatedDrift", "predicted damage to the clip; tried on a few prompts"),
         Entry("late", f"{home}:Late", "last layers or steps first; needs no scores"),
         Entry("random", f"{home}:Random", "a seeded shuffle: the control that shows whether a ranking means anything"),
         Entry("reverse", f"{home}:Reverse", "highest AAS first: the control that should do worst if AAS is right"),

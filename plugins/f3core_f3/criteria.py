@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from f3core.errors import ScoresError
+from f3core.impact import Array
 from f3core.method import Criterion
 from f3core.plan import StepRange, Unit
-from f3core.scores import Array, Scores
+from f3core.scores import Scores
 from f3core.sites import AttentionKind
 
 
@@ -68,11 +69,35 @@ class Drift(Criterion):
             raise ScoresError(
                 f"these scores hold the drift of removing {scores.header.drift_target}, not {target}; score again"
             )
-        total = scores.total()
-        per_query = np.divide(
-            total.drift, total.drift_queries, out=np.zeros_like(total.drift), where=total.drift_queries > 0
-        )
-        return _sum_over(units, ranges, scores, per_query)
+        return _sum_over(units, ranges, scores, scores.mean_drift())
+
+
+class PropagatedDrift(Criterion):
+    """The damage that removing a unit is predicted to do to the clip: the mean squared error of its pixels.
+
+    Damage ≈ drift of the output × amplification. The drift is how far the guided prediction of the denoiser moves when
+    a site alone loses the target, so output projections, gates, guidance and all layers above are in it. The
+    amplification of a step range, by all later steps and the decoder, is what pruning every site there did to clips,
+    over their summed drift. Both are measured on a few prompts (`Impact`); docs/criteria.md says where this fails.
+    """
+
+    name = "propagated_drift"
+    needs_impact = True
+    additive = True
+
+    def score(
+        self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
+    ) -> list[float]:
+        impact = scores.impact
+        if impact is None or impact.target is not target:
+            lacking = "of no removal" if impact is None else f"of removing {impact.target}, not {target}"
+            raise ScoresError(
+                f"these scores hold the impact {lacking}; add it: f3core score SPEC --scores FILE, with "
+                f"prune.criterion {self.name}"
+            )
+        cells = np.zeros((len(scores.header.sites), len(scores.header.levels)))
+        cells[[scores.site_index(site) for site in impact.sites]] = impact.by_step(scores.header.levels)
+        return _sum_over(units, ranges, scores, cells)
 
 
 class Random(Criterion):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from f3core.candidates import Candidates
 from f3core.method import Method, PlanRequest
-from f3core.plan import PruningPlan, split_steps
+from f3core.plan import PruningPlan
 from f3core.sites import PruningAxis
-
-DEFAULT_CELL_RANGES = 4
-"""Few enough that a cell plan has few distinct graphs."""
+from f3core.step_ranges import DEFAULT_RANGES, choose_ranges
 
 
 class F3(Method):
@@ -18,7 +16,7 @@ class F3(Method):
         """Units along the axis, scored by the criterion; ``round_half_up(ratio * n)`` go, lowest first, or what the
         budget takes."""
         levels = request.scores.header.levels
-        found = Candidates.of(request, split_steps(levels, _ranges(request, len(levels))))
+        found = Candidates.of(request, choose_ranges(request.scores, _ranges(request, len(levels))))
         scored = found.scored()
         return found.plan(self.name, scored, found.chosen(scored))
 
@@ -28,4 +26,4 @@ def _ranges(request: PlanRequest, steps: int) -> int:
         return 1
     if request.step_ranges is not None:
         return request.step_ranges
-    return steps if request.axis is PruningAxis.TIMESTEP else min(DEFAULT_CELL_RANGES, steps)
+    return steps if request.axis is PruningAxis.TIMESTEP else min(DEFAULT_RANGES, steps)

@@ -1,0 +1,107 @@
+"""Scores of a job's model: calibration on the spec's prompts, and what removals do, where a criterion asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from f3core.ablation import ablate
+from f3core.adapter import Model
+from f3core.calibration import calibrate
+from f3core.capture import Inputs, capture_inputs
+from f3core.evaluate import noise_seeds
+from f3core.flops import costs
+from f3core.identity import calibration_identity
+from f3core.job import Job
+from f3core.measure import Listener
+from f3core.planning import chosen_removals
+from f3core.scores import Scores
+from f3core.step_ranges import DEFAULT_RANGES, choose_ranges
+
+FEW = 8
+"""Removals are tried out on one in so many of the calibration prompts, where the spec does not say on how many."""
+
+
+def inputs_of(job: Job, model: Model) -> Inputs:
+    """Arguments of one forward of each denoiser, as the spec makes it generate."""
+    prompt = job.prompts(1, job.file.spec.calibrate.seed)[0]
+    return capture_inputs(model.adapter, model.pipeline, prompt, model.call)
+
+
+def score(
+    job: Job,
+    model: Model,
+    inputs: Inputs,
+    listener: Listener,
+    *,
+    folder: Path | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> Scores:
+    """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run."""
+    spec = job.file.spec.calibrate
+    listener("Counting MACs", 0, 1)
+    with model.adapter.observable(model.pipeline):
+        priced = costs(model.adapter, model.denoisers, inputs)
+    listener("Counting MACs", 1, 1)
+    prompts = job.prompts(spec.num_prompts, spec.seed)
+    listener("Scoring prompts", 0, -(-len(prompts) // shard[1]))
+    return calibrate(
+        model.adapter,
+        model.pipeline,
+        prompts,
+        steps=spec.steps,
+        seed=noise_seeds(spec.seed, 1)[0],
+        call=model.call,
+        target=job.file.spec.prune.target,
+        stride=spec.query_stride,
+        batch_size=spec.batch_size,
+        identity=calibration_identity(job, model, prompts),
+        costs=priced,
+        folder=folder,
+        shard=shard,
+        progress=lambda done, total: listener("Scoring prompts", done, total),
+    )
+
+
+def completed(
+    job: Job,
+    model: Model,
+    scores: Scores,
+    listener: Listener,
+    *,
+    criteria: Iterable[str] = (),
+    folder: Path | None = None,
+) -> Scores:
+    """The scores with the impact of the spec's removals, if one of ``criteria`` (the spec's own when none is given)
+    ranks by it and they lack it.
+
+    It is measured on the first of the calibration prompts, from the same noise. ``folder`` keeps finished generations.
+    """
+    spec = job.file.spec
+    asked = tuple(criteria) or (spec.prune.criterion,)
+    if not any(job.registry.make("criterion", name).needs_impact for name in asked):
+        return scores
+    target, removals = spec.prune.target, chosen_removals(job, model.sites)
+    levels = scores.header.levels
+    ranges = choose_ranges(scores, min(spec.prune.step_ranges or DEFAULT_RANGES, len(levels)))
+    if scores.impact is not None and scores.impact.fits(target, removals, ranges):
+        return scores
+    number = spec.calibrate.impact_prompts or max(1, spec.calibrate.num_prompts // FEW)
+    seed = noise_seeds(spec.calibrate.seed, 1)[0]
+    listener("Trying removals", 0, 1 + len(ranges))
+    impact = ablate(
+        model.adapter,
+        model.pipeline,
+        job.prompts(spec.calibrate.num_prompts, spec.calibrate.seed)[:number],
+        steps=spec.calibrate.steps,
+        seeds=[seed + i for i in range(number)],
+        call=model.call,
+        target=target,
+        removals=removals,
+        ranges=ranges,
+        levels=levels,
+        folder=folder,
+        progress=lambda done, total: listener("Trying removals", done, total),
+    )
+    return replace(scores, impact=impact)
