@@ -6,7 +6,7 @@ go stands in its place. matplotlib is imported where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from f3core.report_text import plural, si
+from f3core.report_text import DASH, plural, si, terminal_table
 
 if TYPE_CHECKING:
     from f3core.plan import PruningPlan
@@ -84,35 +84,36 @@ def data(curve: Curve) -> dict[str, Any]:
 
 def render(curve: Curve) -> RenderableType:
     """The curve with the plan marked, and what one step less and more would cost."""
-    lines = [Text(), Text(f"{curve.title} (up) against MACs saved (right)", "bold"), *_drawing(curve)]
-    share, height = curve.at(curve.plan)
-    lines.append(_step("● this plan", share, height, len(curve.plan.pruned), curve))
-    heights = curve.heights
-    for side, place in curve.neighbours().items():
-        if place is None:
-            lines.append(Text(f"  one step {side}: there is none", "dim"))
-            continue
-        saved = curve.front.saved[place]
-        step = _step(f"  one step {side}", curve.share(saved), heights[place], len(curve.front.units(place)), curve)
-        change = (saved - (curve.plan.macs_before - curve.plan.macs_after), heights[place] - height)
-        step.append(f": {_signed(change[0], si)}MAC saved, {_signed(change[1], lambda n: f'{n:.3g}')} {_unit(curve)}")
-        lines.append(step)
+    lines: list[RenderableType] = [Text(), Text(f"{curve.title} (up) against MACs saved (right)", "bold")]
+    lines += [*_drawing(curve), Text(), _steps(curve)]
     if not curve.front.exact:
-        lines.append(Text("  selections are greedy: there are too many to find the best of all", "dim"))
+        lines.append(Text("Selections are greedy: there are too many to find the best of all.", "dim"))
     return Group(*lines)
 
 
-def _unit(curve: Curve) -> str:
-    return "units" if curve.front.damage is None else "damage"
+def _steps(curve: Curve) -> RenderableType:
+    """One row each for one step less, the plan, and one step more."""
+    share, height = curve.at(curve.plan)
+    heights, places = curve.heights, curve.neighbours()
+    own = curve.plan.macs_before - curve.plan.macs_after
+    columns = 6 if curve.front.damage is not None else 4
+
+    def step(side: str) -> list[str]:
+        place = places[side]
+        if place is None:
+            return [f"  one step {side}", DASH]
+        saved, units = curve.front.saved[place], len(curve.front.units(place))
+        more = _signed(saved - own, lambda number: f"{si(number)}MAC")
+        damage = _signed(heights[place] - height, lambda number: f"{number:.3g}")
+        return [f"  one step {side}", f"{curve.share(saved):.1%}", str(units), more, f"{heights[place]:.4g}", damage]
+
+    head = ["", "MACs", "units", "saved", "predicted damage", ""]
+    this = ["● this plan", f"{share:.1%}", str(len(curve.plan.pruned)), "", f"{height:.4g}"]
+    return terminal_table(head[:columns], [row[:columns] for row in (step("less"), this, step("more"))])
 
 
-def _signed(number: float, form: Any) -> str:
+def _signed(number: float, form: Callable[[float], str]) -> str:
     return f"{'−' if number < 0 else '+'}{form(abs(number))}"
-
-
-def _step(name: str, share: float, height: float, units: int, curve: Curve) -> Text:
-    damage = "" if curve.front.damage is None else f", predicted damage {height:.4g}"
-    return Text(f"{name}: {share:.1%} of the MACs, {plural(units, 'unit')} of {len(curve.plan.units)} pruned{damage}")
 
 
 def _drawing(curve: Curve) -> list[Text]:

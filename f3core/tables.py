@@ -70,7 +70,7 @@ def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: C
     table.add_row("none", f"0 of {len(first.units)}", si(first.macs_before), "", *kinds)
     for plan, counted in plans:
         table.add_row(
-            f"{plan.ratio:g}",
+            f"{plan.ratio:.4g}",
             f"{len(plan.pruned)} of {len(plan.units)}",
             si(plan.macs_after),
             f"{1 - plan.macs_share:.1%}",

@@ -59,6 +59,16 @@ def test_pruned_minis_of_both_systems_come_back_bit_for_bit(system: str, tmp_pat
 
 
 @pytest.mark.slow
+def test_the_budget_is_met_and_its_neighbours_would_not_do(tmp_path: Path) -> None:
+    result = f3core.apply(SPECS / "budget.yaml", output=tmp_path / "run", overrides=(*SHORT, *CLIPS))
+    plan, macs = result.plan, result.report.generation
+    assert plan.axis is PruningAxis.CELL
+    assert macs.counted.total == macs.predicted.total <= 0.9 * macs.before.total
+    lightest = min(unit.macs_saved for unit in plan.pruned)
+    assert macs.counted.total + lightest > 0.9 * macs.before.total
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_papers_tables_and_figure_run(system: str, tmp_path: Path) -> None:
     def spec(name: str) -> SpecFile:
