@@ -15,7 +15,8 @@ from diffusers import WanPipeline
 from f3core_diffusers.wan import WanAdapter
 from torch import nn
 
-from f3core.calibration import calibrate, capture_inputs
+from f3core.calibration import calibrate
+from f3core.capture import capture_inputs
 from f3core.errors import ModelError, ProbeError, ScoresError
 from f3core.scores import PromptScores, Scores
 from f3core.sites import KINDS, AttentionKind

@@ -17,13 +17,13 @@ from f3core.attention import ZeroBranch
 from f3core.contract import example_plan
 from f3core.errors import PlanError
 from f3core.meta import meta_copy, share_copy
-from f3core.plan import PruningPlan
+from f3core.plan import PruningPlan, StepRange
 from f3core.sites import AttentionKind, PruningAxis, Removal
 from f3core.surgery import apply_plan_, parameter_count, pruned_class, restrict_all_
-from f3core.testing import HALVES as RANGES
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
 ADAPTER = WanAdapter()
+RANGES = (StepRange(low=500.0), StepRange(high=500.0))
 CHANGES = [(TA, Removal.SELF_ONLY), (TA, Removal.DROP), (SA, Removal.MASK), (CA, Removal.DROP)]
 
 

@@ -1,7 +1,8 @@
 """CogVideo 1: a base channel (text and own frame) and a temporal one (text and frames) in every layer.
 
 Sites are the channels. A temporal channel mixes into the base channel's output, so dropping it leaves the base channel
-alone. Calibration watches one pass over the finished clip (`as_generated`) instead of thousands of cached steps.
+alone. Steps are the frames (`visibility.noise_level`): calibration watches one cached forward a frame of the finished
+clip instead of thousands of a token.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import torch
 from torch import nn
 
 from f3core.adapter import Adapter, Sketch
+from f3core.capture import watch_forwards
 from f3core.carrying import carried
 from f3core.clock import Gate
 from f3core.errors import ModelError, PlanError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core.sites import FORWARD, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_cogvideo.generation import Sampling
 from f3core_cogvideo.pipeline import TRANSFORMERS, CogVideoPipeline, skeletons
-from f3core_cogvideo.segments import CogVideoSite, segments
-from f3core_cogvideo.visibility import Sees
+from f3core_cogvideo.rehearsal import rehearse
+from f3core_cogvideo.segments import CogVideoLayout, CogVideoSite, segments
+from f3core_cogvideo.visibility import Narrowed, Sees, noise_level
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
 _LEAVES_OUT = {CA: "text", SA: "own", TA: "earlier"}
@@ -33,6 +36,7 @@ _LEAVES_OUT = {CA: "text", SA: "own", TA: "earlier"}
 
 class CogVideoAdapter(Adapter):
     name = "cogvideo"
+    several_kinds = True
 
     # --- the pipeline -------------------------------------------------------------------------------------------
 
@@ -43,23 +47,18 @@ class CogVideoAdapter(Adapter):
         return dict(skeletons(Path(source).expanduser()))
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
-        denoisers = self.skeletons(source)
-        guided = call.get("guidance_scale") != 1
-        passes = {"transformer": 2 if guided or call.get("first_guidance_scale", 1) != 1 else 1}
+        denoisers = skeletons(Path(source).expanduser())
         if "transformer_2" in denoisers:
             _refuse_idle(call)
-            frames, rounds = denoisers["transformer"].config.frames, call.get("interpolations")
-            whole = denoisers["transformer_2"].config.frames
-            stretches = 0
-            for _ in range(1 if rounds is None else rounds):
-                stretches += -(-(frames - 1) // ((whole - 1) // 2))
-                frames = 2 * frames - 1
-            passes["transformer_2"] = (2 if guided else 1) * stretches
-        inputs = {}
-        for name, denoiser in denoisers.items():
-            sizes = denoiser.config
-            inputs[name] = {FORWARD: self.example_inputs(denoiser, frames=sizes.frames, height=sizes.tokens, width=1)}
-        return Sketch(denoisers, inputs, (0.0,), {name: {FORWARD: (count,)} for name, count in passes.items()})
+        with watch_forwards(self, denoisers) as seen:
+            rehearse(denoisers, call)
+        levels = sorted({level for each in seen.values() for level in each.levels}, reverse=True)
+        return Sketch(
+            dict(denoisers),
+            {name: each.inputs for name, each in seen.items()},
+            tuple(levels),
+            {name: each.rows(levels) for name, each in seen.items()},
+        )
 
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
         found = {name: getattr(pipeline, name) for name in TRANSFORMERS}
@@ -115,6 +114,7 @@ class CogVideoAdapter(Adapter):
                     removals={CA: (Removal.OMIT,), SA: (Removal.OMIT,)},
                     output="dense",
                     sees=layer.attention.sees,
+                    narrowed=layer.attention.narrowed,
                     **common,
                 )
             )
@@ -125,27 +125,39 @@ class CogVideoAdapter(Adapter):
                     removals={TA: (Removal.SELF_ONLY, Removal.DROP), CA: (Removal.OMIT,), SA: (Removal.OMIT,)},
                     output="mixed" if hasattr(layer.attention_plus, "mixed") else None,
                     bypass=True,
+                    lasting={TA: (Removal.DROP,), CA: (Removal.OMIT,)},  # later frames see its keys; text comes once
                     sees=getattr(layer.attention_plus, "sees", Sees()),  # a replaced channel is not asked
+                    narrowed=getattr(layer.attention_plus, "narrowed", None),
                     temporal=True,
                     **common,
                 )
             )
         return found
 
-    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout | None:
-        if kwargs.get("cache") is not None or not kwargs.get("temporal", True):
-            return None
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CogVideoLayout | None:
+        """That of a forward over a whole sequence, or of a cached one that replays a frame."""
+        cache, temporal = kwargs.get("cache"), kwargs.get("temporal", True)
         batch, length = argument(args, kwargs, "input_ids", 0).shape
         sizes = denoiser.config
         frames = -(-(length - sizes.text) // sizes.tokens)
-        return Layout(batch, frames, sizes.tokens, sizes.text) if frames > 0 else None
+        if cache is None:
+            cached, total, numbers = False, frames, tuple(range(frames))
+        elif cache.replay:
+            cached, total = cache.length > 0, cache.total
+            numbers = (cache.running,) if cached else cache.order[:frames]
+        else:
+            return None
+        return CogVideoLayout(batch, total, sizes.tokens, sizes.text, numbers, cached, temporal) if numbers else None
 
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
         assert isinstance(site, CogVideoSite)
+        assert isinstance(layout, CogVideoLayout)
         return segments(site, layout, call)
 
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
-        return 0.0
+        """Frames that are still to make once the running one is there: none after a whole sequence."""
+        cache = kwargs.get("cache")
+        return noise_level(cache.config.stage, cache.running, cache.total) if cache is not None else 0.0
 
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
@@ -164,7 +176,6 @@ class CogVideoAdapter(Adapter):
             "input_ids": ids,
             "position_ids": denoiser.usual_positions(batch, length),
             "text_mask": torch.ones(batch, 1, 1, sizes.text, device=device),
-            "as_generated": True,
         }
 
     # --- surgery ------------------------------------------------------------------------------------------------
@@ -174,12 +185,11 @@ class CogVideoAdapter(Adapter):
     ) -> nn.Module:
         if removal not in site.removals.get(target, ()):
             raise PlanError(f"{site.fqn} cannot lose {target} by {removal}")
-        if not gate.always:
-            raise PlanError(
-                f"{site.fqn} is to lose {target} at some steps only, but a CogVideo clip is made at one noise level: "
-                "prune it at every step, with a plan of one step range"
-            )
-        module.sees = replace(module.sees, **{_LEAVES_OUT[target]: False})
+        sees = replace(module.sees, **{_LEAVES_OUT[target]: False})
+        if gate.always:
+            module.sees = sees
+        else:
+            module.narrowed = Narrowed(sees, gate)
         return module
 
     def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from f3core.errors import ModelError
 from f3core_cogvideo.config import CogVideoConfig
@@ -32,11 +34,16 @@ class KVCache:
     ``frames`` is how many the sequence will have (those of the config when None). They come in the order of
     `generation_order`: the first forward takes the whole text and, in stage 2, all given (even) frames; after it any
     number of tokens at a time. A channel holds only what it can still see: a base channel text and the running frame,
-    a temporal one text and all frames, a pruned one less, and a replaced one nothing.
+    a temporal one text and all frames, a pruned one less, and a replaced one nothing. Where a channel is pruned in some
+    frames only, their keys are kept as well: later frames see them.
+
+    ``replay``: a clip that is there already goes through again, frame by frame, for those who watch. A pytree of its
+    keys and values.
     """
 
     config: CogVideoConfig
     frames: int | None = None
+    replay: bool = False
     length: int = 0
     temporal: bool = True
     held: dict[tuple[int, str], Held] = field(default_factory=dict)
@@ -45,7 +52,18 @@ class KVCache:
     @property
     def order(self) -> tuple[int, ...]:
         """Frame numbers in the order in which they come."""
-        return generation_order(self.config.stage, self.frames or self.config.frames)
+        return generation_order(self.config.stage, self.total)
+
+    @property
+    def total(self) -> int:
+        """How many frames the sequence will have."""
+        return self.frames or self.config.frames
+
+    @property
+    def running(self) -> int:
+        """Number of the frame to which the next token belongs: the first of all while there is none."""
+        slot = max(0, self.length - self.config.text) // self.config.tokens
+        return self.order[min(slot, self.total - 1)]
 
     @property
     def bytes(self) -> int:
@@ -111,3 +129,18 @@ class KVCache:
                 self._indices[key] = torch.cat([torch.arange(text, device=device), rows])
             found.append((places, self._indices[key]))
         return found
+
+
+def _flatten(cache: KVCache) -> tuple[list[Any], Any]:
+    places = [(at, one.text, one.frames) for at, one in cache.held.items()]
+    state = (cache.config, cache.frames, cache.replay, cache.length, cache.temporal)
+    return [t for one in cache.held.values() for t in (one.key, one.value)], (state, places)
+
+
+def _unflatten(tensors: Any, context: Any) -> KVCache:
+    state, places = context
+    pairs = iter(tensors)
+    return KVCache(*state, held={at: Held(next(pairs), next(pairs), text, frames) for at, text, frames in places})
+
+
+pytree.register_pytree_node(KVCache, _flatten, _unflatten)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from f3core_cogvideo.config import CogVideoConfig
 from f3core_cogvideo.stepping import attend_step
 from f3core_cogvideo.tokens import Step, Tokens
-from f3core_cogvideo.visibility import Sees, other_frames, windows
+from f3core_cogvideo.visibility import Narrowed, Sees, alike, other_frames, seen_at, windows
 
 
 def attend(query: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor | None) -> Tensor:
@@ -27,13 +27,15 @@ def repeated(x: Tensor, times: int) -> Tensor:
 
 
 class Channel(nn.Module):
-    """One attention with its own projections. ``sees`` says which kinds of keys frame tokens have."""
+    """One attention with its own projections. ``sees`` says which kinds of keys frame tokens have, ``narrowed`` that
+    they have fewer at some steps."""
 
     def __init__(self, config: CogVideoConfig, layer: int) -> None:
         super().__init__()
         self.config = config
         self.layer = layer
         self.sees = Sees()
+        self.narrowed: Narrowed | None = None
         self.query_key_value = nn.Linear(config.hidden, 3 * config.hidden)
         self.dense = nn.Linear(config.hidden, config.hidden)
 
@@ -42,9 +44,9 @@ class Channel(nn.Module):
         query, key, value = self.query_key_value(hidden).unflatten(2, (3, self.config.heads, -1)).unbind(2)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
-    def by_frame(self, x: Tensor) -> Tensor:
-        """[B, H, F·S, D] to [B·F, H, S, D]."""
-        return x.unflatten(2, (-1, self.config.tokens)).transpose(1, 2).flatten(0, 1)
+    def seen(self, level: float) -> Sees:
+        """The kinds of keys that tokens of a frame have at its noise level."""
+        return seen_at(self.sees, self.narrowed, level)
 
 
 class BaseAttention(Channel):
@@ -54,7 +56,8 @@ class BaseAttention(Channel):
         """[B, L, C] to the same shape."""
         query, key, value = self.heads(hidden)
         if isinstance(tokens, Step):
-            context = attend_step(self.layer, "base", self.sees, query, key, value, tokens, history=False)
+            sees = self.seen(tokens.level)
+            context = attend_step(self.layer, "base", sees, query, key, value, tokens, history=False)
             return self.dense(context.transpose(1, 2).flatten(2))
         if tokens.cache is not None:
             tokens.cache.hold(self.layer, "base", self.sees, (key, value), self.config.text, history=False)
@@ -69,20 +72,30 @@ class BaseAttention(Channel):
         return torch.cat(context, dim=2)
 
     def _frames(self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens) -> Tensor:
-        """Frames folded into the batch: [B, H, F·S, D]."""
-        batch, text, frames = query.shape[0], self.config.text, len(tokens.numbers)
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        if self.sees.text:
-            keys.append(repeated(key[:, :, :text], frames))
-            values.append(repeated(value[:, :, :text], frames))
-        if self.sees.own:
-            keys.append(self.by_frame(key[:, :, text:]))
-            values.append(self.by_frame(value[:, :, text:]))
-        own = tokens.numbers if self.sees.own else ()
-        mask = tokens.keys_mask(self.sees.text, 0, own, self.config.tokens, frames)
-        out = attend(self.by_frame(query[:, :, text:]), keys, values, mask)
-        return out.unflatten(0, (batch, frames)).transpose(1, 2).flatten(2, 3)
+        """Frames folded into the batch, those together that see the same: [B, H, F·S, D]."""
+        text, size = self.config.text, self.config.tokens
+        texts = key[:, :, :text], value[:, :, :text]
+        frames = [x[:, :, text:].unflatten(2, (-1, size)) for x in (query, key, value)]
+        groups = alike(tokens.numbers, lambda number: self.seen(tokens.level(number)))
+        if len(groups) == 1:
+            return self._alike(groups[0][0], frames, texts, tokens.numbers, tokens).flatten(2, 3)
+        out = torch.empty_like(frames[0])
+        for sees, places in groups:
+            some = [x[:, :, places] for x in frames]
+            out[:, :, places] = self._alike(sees, some, texts, tuple(tokens.numbers[p] for p in places), tokens)
+        return out.flatten(2, 3)
+
+    def _alike(
+        self, sees: Sees, frames: list[Tensor], texts: tuple[Tensor, Tensor], numbers: tuple[int, ...], tokens: Tokens
+    ) -> Tensor:
+        """Context [B, H, F, S, D] of F frames, queries, keys and values of that shape, that all see the same."""
+        batch, count = frames[0].shape[0], len(numbers)
+        query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in frames)
+        keys, values = ([repeated(x, count)] if sees.text else [] for x in texts)
+        if sees.own:
+            keys, values = [*keys, key], [*values, value]
+        mask = tokens.keys_mask(sees.text, 0, numbers if sees.own else (), self.config.tokens, count)
+        return attend(query, keys, values, mask).unflatten(0, (batch, count)).transpose(1, 2)
 
 
 class Mixed(nn.Module):
@@ -127,7 +140,8 @@ class PlusAttention(Channel):
         """
         if isinstance(tokens, Step):
             query, key, value = self.heads(hidden)
-            context = attend_step(self.layer, "plus", self.sees, query, key, value, tokens, history=True)
+            sees = self.seen(tokens.level)
+            context = attend_step(self.layer, "plus", sees, query, key, value, tokens, history=True)
             return self._mix(base, context)
         text = self.config.text
         known = text if self.sees.text else 0
@@ -173,29 +187,32 @@ class PlusAttention(Channel):
     def _group(self, q: Tensor, k: Tensor, v: Tensor, texts: list[Tensor], tokens: Tokens, repeat: int) -> Tensor:
         """Attention within windows: q, k, v [B·R, H, F, a, D] and text keys and values [B·R, H, T, D]."""
         stage, numbers, size = self.config.stage, tokens.numbers, q.shape[3]
-        if not self.sees.earlier:
-            return self._own_only(q, k, v, texts, tokens, repeat)
+        seen = [self.seen(tokens.level(number)) for number in numbers]
+        if len(set(seen)) == 1 and not seen[0].earlier:
+            return self._own_only(seen[0], q, k, v, texts, tokens, repeat)
         made = []
-        for place, number in enumerate(numbers):
-            others = [numbers.index(f) for f in other_frames(stage, number, numbers)]
-            frames = [*others, place] if self.sees.own else others
-            keys, values = texts[:1], texts[1:]
+        for place, (number, sees) in enumerate(zip(numbers, seen, strict=True)):
+            others = [numbers.index(f) for f in other_frames(stage, number, numbers)] if sees.earlier else []
+            frames = [*others, place] if sees.own else others
+            keys, values = (texts[:1], texts[1:]) if sees.text else ([], [])
             if frames:
                 keys, values = [*keys, _joined(k, frames)], [*values, _joined(v, frames)]
-            own = (number,) if self.sees.own else ()
-            mask = tokens.keys_mask(self.sees.text, len(others) * size, own, size, repeat)
+            own = (number,) if sees.own else ()
+            mask = tokens.keys_mask(sees.text, len(others) * size, own, size, repeat)
             made.append(attend(q[:, :, place], keys, values, mask))
         return torch.stack(made, dim=2)
 
-    def _own_only(self, q: Tensor, k: Tensor, v: Tensor, texts: list[Tensor], tokens: Tokens, repeat: int) -> Tensor:
+    def _own_only(
+        self, sees: Sees, q: Tensor, k: Tensor, v: Tensor, texts: list[Tensor], tokens: Tokens, repeat: int
+    ) -> Tensor:
         """The same with no other frame among the keys: frames folded into the batch, inside the windows."""
         frames, size = q.shape[2], q.shape[3]
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-        keys, values = ([repeated(x, frames)] for x in texts) if texts else ([], [])
-        if self.sees.own:
+        keys, values = ([repeated(x, frames)] for x in texts) if sees.text else ([], [])
+        if sees.own:
             keys, values = [*keys, k], [*values, v]
-        own = tokens.numbers if self.sees.own else ()
-        mask = tokens.keys_mask(self.sees.text, 0, own, size, repeat * frames)
+        own = tokens.numbers if sees.own else ()
+        mask = tokens.keys_mask(sees.text, 0, own, size, repeat * frames)
         return attend(q, keys, values, mask).unflatten(0, (-1, frames)).transpose(1, 2)
 
 

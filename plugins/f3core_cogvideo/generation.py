@@ -10,7 +10,9 @@ from torch import Tensor
 
 from f3core.errors import ModelError
 from f3core_cogvideo.cache import KVCache
+from f3core_cogvideo.config import CogVideoConfig
 from f3core_cogvideo.model import CogVideoTransformer
+from f3core_cogvideo.visibility import given as given_frame
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def generate_tokens(
 
     The first frame comes from passes without the temporal channel; text and first frame are then run again with it, and
     all later frames follow. ``empty`` is the tokenised empty prompt, one row. ``frames``: those of the config when
-    None. ``replay``: end with one pass over the whole sequence that repeats what was computed (`as_generated`): in
-    both branches where the first frame or the later ones had two. Raises `ModelError` for a stage 2 model or texts of
-    another length.
+    None. ``replay``: end with the same once more, a forward a frame: of the first frame without the temporal channel,
+    of text and first frame with it, of every later frame, each in as many branches as it was drawn from. Raises
+    `ModelError` for a stage 2 model or texts of another length.
     """
     config, sampling = model.config, sampling or Sampling()
     if config.stage != 1:
@@ -92,11 +94,11 @@ def generate_tokens(
     frames = config.frames if frames is None else frames
     if not 1 <= frames <= config.frames:
         raise ModelError(f"{frames} frames: the model makes 1 to {config.frames}")
-    first = _Run(model, text, empty, sampling, sampling.first_guidance_scale)
-    later = _Run(model, text, empty, sampling, sampling.guidance_scale) if frames > 1 else first
+    first = Run(model, text, empty, sampling, sampling.first_guidance_scale)
+    later = Run(model, text, empty, sampling, sampling.guidance_scale) if frames > 1 else first
     size = config.tokens
     draws = uniform(seeds, frames * size).to(model.device)
-    cache = KVCache(config, 1)
+    cache = KVCache(config, frames)
     logits = first.forward(first.text, first.positions(), cache, temporal=False)
     made = [first.frame(logits, 0, draws[:, :size], cache, temporal=False)]
     if frames > 1:
@@ -108,7 +110,9 @@ def generate_tokens(
             logits = later.finish(made[-1], number, cache, logits)
     clip = torch.stack(made, dim=1)
     if replay:
-        max(first, later, key=lambda run: run.branches).replay(clip)
+        first.replay(clip, temporal=False)
+        if frames > 1:
+            later.replay(clip)
     return clip
 
 
@@ -126,9 +130,9 @@ def interpolate_tokens(
     """Frames between all ``given`` ones, [B, N, S] tokens to [B, 2N − 1, S], of stage 2.
 
     More frames than the model takes at once are filled in stretch by stretch, each beginning with the frame that ends
-    the one before; applied again and again this makes 5, 9, 17, 33 frames. ``replay`` ends every stretch with one
-    uncached pass over it, but for a shorter last one. Raises `ModelError` for a stage 1 model and for fewer than two
-    frames.
+    the one before; applied again and again this makes 5, 9, 17, 33 frames. ``replay`` ends every stretch with the
+    same once more, one forward of the given frames and one of every other. Raises `ModelError` for a stage 1 model and
+    for fewer than two frames.
     """
     config, sampling = model.config, sampling or Sampling()
     if config.stage != 2:
@@ -136,21 +140,23 @@ def interpolate_tokens(
     batch, count, size = given.shape
     if count < 2 or size != config.tokens or config.frames < 3:
         raise ModelError(f"{count} frames of {size} tokens: at least two of {config.tokens} are needed")
-    run = _Run(model, text, empty, sampling, sampling.guidance_scale)
+    run = Run(model, text, empty, sampling, sampling.guidance_scale)
     draws = uniform(seeds, (count - 1) * size).to(model.device).unflatten(1, (-1, size))
-    stretch = (config.frames - 1) // 2
     clip = given.new_empty(batch, 2 * count - 1, size)
     clip[:, ::2] = given
-    for start in range(0, count - 1, stretch):
-        end = min(start + stretch, count - 1)
-        part = _fill(
-            run, given[:, start : end + 1], draws[:, start:end], replay and end - start == min(stretch, count - 1)
-        )
+    for start, end in stretches(config, count):
+        part = _fill(run, given[:, start : end + 1], draws[:, start:end], replay)
         clip[:, 2 * start : 2 * end + 1] = part
     return clip
 
 
-def _fill(run: _Run, given: Tensor, draws: Tensor, replay: bool) -> Tensor:
+def stretches(config: CogVideoConfig, count: int) -> list[tuple[int, int]]:
+    """First and last of the given frames of each sequence into which ``count`` given ones are cut."""
+    size = (config.frames - 1) // 2
+    return [(start, min(start + size, count - 1)) for start in range(0, count - 1, size)]
+
+
+def _fill(run: Run, given: Tensor, draws: Tensor, replay: bool) -> Tensor:
     """[B, N, S] given frames that fit into one sequence to [B, 2N − 1, S]."""
     frames = 2 * given.shape[1] - 1
     cache = KVCache(run.model.config, frames)
@@ -170,7 +176,7 @@ def _fill(run: _Run, given: Tensor, draws: Tensor, replay: bool) -> Tensor:
     return clip
 
 
-class _Run:
+class Run:
     """Forwards under one guidance ``scale``. Rows are stacked [captioned; uncaptioned], the latter unless it is 1."""
 
     def __init__(self, model: CogVideoTransformer, text: Text, empty: Text, sampling: Sampling, scale: float) -> None:
@@ -238,6 +244,16 @@ class _Run:
             return logits
         return self.forward(self.both(tokens[:, -1:]), self.position(number, self.model.config.tokens - 1), cache)
 
-    def replay(self, clip: Tensor) -> None:
-        """One pass over everything, [B, F, S], as it was generated."""
-        self.model(self.with_text(clip), self.positions(*range(clip.shape[1])), self.mask, as_generated=True)
+    def replay(self, clip: Tensor, *, temporal: bool = True) -> None:
+        """The forwards that make a clip [B, F, S] that is there already, a frame at once.
+
+        The first one takes the text with all given frames, or with the first frame. It is the only one without the
+        temporal channel, where that frame alone is made.
+        """
+        cache = KVCache(self.model.config, clip.shape[1], replay=True)
+        known = [n for n in cache.order if given_frame(self.model.config.stage, n)] or [0]
+        self.forward(self.with_text(clip[:, known]), self.positions(*known), cache, temporal=temporal)
+        for number in cache.order[len(known) :] if temporal else ():
+            ids = self.both(self.model.fed(clip[:, number, None]))
+            place = self.model.config.text + number * self.model.config.tokens
+            self.forward(ids, self.usual[:, place : place + self.model.config.tokens], cache)

@@ -133,29 +133,18 @@ class CogVideoTransformer(nn.Module):
         *,
         temporal: bool = True,
         cache: KVCache | None = None,
-        as_generated: bool = False,
     ) -> Tensor:
         """Logits, float [B, L, V].
 
         ``input_ids`` and ``position_ids`` int64 [B, L], the whole text and then frames as `fed` gives them, the last of
         which may be cut short in stage 1; ``text_mask`` [B, 1, 1, T], 0 where a text token is padding. ``temporal``
         False leaves the temporal channel out of every layer, as the first frame is generated. With ``cache``, the
-        tokens go on where the last forward with it ended. ``as_generated`` repeats over a finished sequence what
-        generation computes: the tokens of the first frame are predicted without the temporal channel, all others with
-        it.
-        Raises `ModelError` for a length that is no such sequence.
+        tokens go on where the last forward with it ended. Raises `ModelError` for a length that is no such sequence.
         """
         text_mask = text_mask.bool()
         if cache is not None:
             return self._cached(input_ids, position_ids, text_mask, cache, temporal)
-        whole = self._whole(input_ids, position_ids, text_mask, temporal)
-        if not as_generated or not temporal or self.config.stage == 2:
-            return whole
-        text, first = self.config.layout[:2]
-        alone = self._whole(input_ids[:, :first], position_ids[:, :first], text_mask, False)
-        if self.config.start_of_image is None:
-            text, first = text - 1, first - 1
-        return torch.cat([whole[:, :text], alone[:, text:first], whole[:, first:]], dim=1)
+        return self._whole(input_ids, position_ids, text_mask, temporal)
 
     def _whole(self, input_ids: Tensor, position_ids: Tensor, text_mask: Tensor, temporal: bool) -> Tensor:
         text, size, length = self.config.text, self.config.tokens, input_ids.shape[1]

@@ -51,7 +51,7 @@ class CogVideoPipeline:
         self.vq = vq
         self.tokenizer = tokenizer
         self.replay = False
-        """whether every generation ends with one uncached pass over the whole sequence that repeats it"""
+        """whether every generation ends with forwards of whole frames that repeat it"""
         sizes = transformer.config
         if sizes.side**2 != sizes.tokens:
             raise ModelError(f"frames of {sizes.tokens} tokens are not square: their pictures cannot be decoded")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from f3core_cogvideo.config import CogVideoConfig
-from f3core_cogvideo.visibility import given
+from f3core_cogvideo.visibility import given, noise_level
 
 if TYPE_CHECKING:
     from f3core_cogvideo.cache import KVCache
@@ -46,6 +46,11 @@ class Tokens(_Kept):
 
     numbers: tuple[int, ...]
     cache: KVCache | None = None
+
+    def level(self, number: int) -> float:
+        """Noise level of a frame; without a cache, that of the sequence as long as the model makes it."""
+        frames = self.config.frames if self.cache is None else self.cache.total
+        return noise_level(self.config.stage, number, frames)
 
     def own(self, numbers: tuple[int, ...], size: int) -> Tensor:
         """Bool [n, S, S]: what ``size`` tokens of frames ``numbers``, in order, see of their own frame.
@@ -97,6 +102,11 @@ class Step(_Kept):
     slot: int
     place: int
     count: int
+
+    @property
+    def level(self) -> float:
+        """Noise level of the frame."""
+        return noise_level(self.config.stage, self.number, self.cache.total)
 
     def mask(self, text: bool, others: int, own: int) -> Tensor | None:
         """Bool, broadcastable to [B, H, count, Lk], for the keys [text; ``others`` tokens; ``own`` of the own frame].

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from f3core.clock import Gate
 from f3core_cogvideo.config import CogVideoConfig
 
 
@@ -20,6 +22,40 @@ class Sees:
     text: bool = True
     earlier: bool = True
     own: bool = True
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What a channel sees in the steps at which ``gate`` is on."""
+
+    sees: Sees
+    gate: Gate
+
+
+def seen_at(sees: Sees, narrowed: Narrowed | None, level: float) -> Sees:
+    """What a channel sees at a noise level."""
+    return sees if narrowed is None or not narrowed.gate.active_at(level) else narrowed.sees
+
+
+def alike(numbers: Sequence[int], seen: Callable[[int], Sees]) -> list[tuple[Sees, list[int]]]:
+    """The places in ``numbers`` of the frames that see the same kinds of keys, by what ``seen`` says of a number."""
+    found: dict[Sees, list[int]] = {}
+    for place, number in enumerate(numbers):
+        found.setdefault(seen(number), []).append(place)
+    return list(found.items())
+
+
+def noise_level(stage: int, frame: int, frames: int) -> float:
+    """The step of a frame in a sequence of ``frames``: how many are still to make once it is there, so that it falls
+    from step to step as noise does.
+
+    Given frames of stage 2 are one step, before all others. The first frame of stage 1 is no step of its own: it sees
+    no other frame, so a step of it would rank first and save nothing. It belongs to that of the second frame.
+    """
+    if stage == 1:
+        return float(max(0, frames - 1 - max(frame, 1)))
+    made = frames // 2
+    return float(made if given(stage, frame) else made - 1 - frame // 2)
 
 
 def other_frames(stage: int, frame: int, frames: tuple[int, ...]) -> tuple[int, ...]:

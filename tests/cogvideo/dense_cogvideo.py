@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from f3core_cogvideo.model import CogVideoTransformer
+from f3core_cogvideo.visibility import Sees, noise_level
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,13 +21,13 @@ def swin_window(row: int, column: int, side: int, window: int, shift: int) -> tu
     return (*along(row), *along(column))
 
 
-def visible(
-    model: CogVideoTransformer, layer: int, frames: int, *, temporal: bool, text: bool, earlier: bool, own: bool
-):
+def visible(model: CogVideoTransformer, layer: int, frames: int, *, temporal: bool, seen: Callable[[float], Sees]):
     """Bool [L, L] without padding: does the query of a row see the key of a column."""
     sizes = model.config
     tokens = [(-1, 0)] * sizes.text + [(f, p) for f in range(frames) for p in range(sizes.tokens)]
     shift = sizes.window // 2 if layer % 2 else 0
+
+    kinds = [seen(noise_level(sizes.stage, frame, sizes.frames)) for frame in range(frames)]
 
     def window(place: int) -> object:
         if not temporal or sizes.window == -1:
@@ -34,12 +37,12 @@ def visible(
     def sees(query: tuple[int, int], key: tuple[int, int]) -> bool:
         (frame, place), (other, at) = query, key
         if frame == -1 or other == -1:
-            return other == -1 and (text or frame == -1)
+            return other == -1 and (frame == -1 or kinds[frame].text)
         if frame == other:
             free = sizes.stage == 2 and frame % 2 == 0
-            return own and window(place) == window(at) and (free or at <= place)
+            return kinds[frame].own and window(place) == window(at) and (free or at <= place)
         allowed = other < frame if sizes.stage == 1 else other % 2 == 0 or (frame % 2 == 1 and other < frame)
-        return temporal and earlier and allowed and window(place) == window(at)
+        return temporal and kinds[frame].earlier and allowed and window(place) == window(at)
 
     return torch.tensor([[sees(query, key) for key in tokens] for query in tokens])
 
@@ -68,8 +71,7 @@ def logits(model: CogVideoTransformer, inputs: dict[str, Tensor], *, temporal: b
         normed = layer.input_layernorm(hidden)
 
         def attended(channel: torch.nn.Module, plus: bool, normed: Tensor = normed, index: int = index) -> Tensor:
-            kinds = {kind: getattr(channel.sees, kind) for kind in ("text", "earlier", "own")}
-            mask = visible(model, index, frames, temporal=plus, **kinds)
+            mask = visible(model, index, frames, temporal=plus, seen=channel.seen)
             return channel.dense(attention(channel, normed, mask & seen, sizes.heads))
 
         out = attended(layer.attention, False)

@@ -11,15 +11,15 @@ import tiny_cogvideo
 import torch
 from f3core_cogvideo import CogVideoPipeline
 from f3core_cogvideo.adapter import CogVideoAdapter
-from f3core_cogvideo.visibility import Sees
+from f3core_cogvideo.cache import KVCache
+from f3core_cogvideo.segments import CogVideoLayout
 
 import f3core
-from f3core.calibration import calibrate, capture_inputs
-from f3core.clock import Clock, Gate
+from f3core.calibration import calibrate
+from f3core.capture import capture_inputs
 from f3core.errors import ModelError, PlanError, ProbeError
-from f3core.plan import StepRange
 from f3core.registry import installed
-from f3core.sites import AttentionCall, AttentionKind, Layout, Removal
+from f3core.sites import AttentionCall, AttentionKind, Removal
 from f3core.surgery import Pruned
 
 ADAPTER = CogVideoAdapter()
@@ -52,23 +52,42 @@ def test_apply_predicts_what_it_counts_and_saves_what_it_holds(
     assert torch.equal(loaded(PROMPTS, seeds=[1, 2, 3]), result.pipeline(PROMPTS, seeds=[1, 2, 3]))
 
 
-def test_a_generation_is_watched_once_by_pass_and_branch() -> None:
+def test_a_generation_is_watched_frame_by_frame() -> None:
     pipe = tiny_cogvideo.pipeline(stage_2=True)
     target = AttentionKind.TEMPORAL
     scores = calibrate(ADAPTER, pipe, PROMPTS, steps=9, seed=0, call={}, target=target, batch_size=3)
-    assert scores.header.levels == (0.0,)
-    assert scores.header.passes == {
-        "transformer": {"forward": (2,)},
-        "transformer_2": {"forward": (4,)},
-    }  # both branches; two stretches
+    assert scores.header.levels == (1.0, 0.0)
+    assert scores.header.passes == {  # the first frame is drawn without guidance; stage 2 runs twice
+        "transformer": {
+            "text and frame 1 of 3, base channel alone": (1, 0),
+            "text and frame 1 of 3": (2, 0),
+            "frame 2 of 3": (2, 0),
+            "frame 3 of 3": (0, 2),
+        },
+        "transformer_2": {"text and frames 1, 3 of 3": (4, 0), "frame 2 of 3": (0, 4)},
+    }
     assert not pipe.replay
 
 
-def test_costs_are_counted_on_the_pass_that_is_watched() -> None:
-    pipe = tiny_cogvideo.pipeline()
-    inputs = capture_inputs(ADAPTER, pipe, PROMPTS[0], {})["transformer"]["forward"]
-    assert inputs["as_generated"] is True
-    assert inputs["input_ids"].shape == (1, 5 + 3 * 9)
+def test_inputs_are_captured_of_every_kind_of_forward() -> None:
+    pipe = tiny_cogvideo.pipeline(stage_2=True)
+    inputs = capture_inputs(ADAPTER, pipe, PROMPTS[0], {})
+    lengths = {
+        name: {kind: given["input_ids"].shape for kind, given in kinds.items()} for name, kinds in inputs.items()
+    }
+    assert lengths == {
+        "transformer": {
+            "text and frame 1 of 3, base channel alone": (1, 5 + 9),
+            "text and frame 1 of 3": (1, 5 + 9),
+            "frame 2 of 3": (1, 9),
+            "frame 3 of 3": (1, 9),
+        },
+        "transformer_2": {"text and frames 1, 3 of 3": (1, 5 + 2 * 9), "frame 2 of 3": (1, 9)},
+    }
+    for name, kinds in inputs.items():
+        for kind, given in kinds.items():
+            assert ADAPTER.layout_of(getattr(pipe, name), given).kind == kind
+            assert all(t.shape[0] == 1 for t in torch.utils._pytree.tree_leaves(given) if isinstance(t, torch.Tensor))
 
 
 @pytest.mark.parametrize(
@@ -93,9 +112,8 @@ def test_sketch_agrees_with_a_generation(folder: Path, call: dict[str, Any]) -> 
 def test_steps_that_a_later_pass_repeats_have_no_layout() -> None:
     model = tiny_cogvideo.transformer()
     inputs = tiny_cogvideo.sequence(model)
-    assert ADAPTER.layout(model, (), inputs) == Layout(2, 5, 9, 5)
-    assert ADAPTER.layout(model, (), {**inputs, "temporal": False}) is None
-    assert ADAPTER.layout(model, (), {**inputs, "cache": object()}) is None
+    assert ADAPTER.layout(model, (), inputs) == CogVideoLayout(2, 5, 9, 5, (0, 1, 2, 3, 4))
+    assert ADAPTER.layout(model, (), {**inputs, "cache": KVCache(model.config)}) is None
     assert ADAPTER.layout(model, (inputs["input_ids"][:, :5],), {}) is None
 
 
@@ -146,11 +164,7 @@ def test_what_the_model_cannot_do_is_named() -> None:
         ADAPTER.example_inputs(model, frames=6, height=3, width=3)
     with pytest.raises(PlanError, match="cannot lose SA by mask"):
         ADAPTER.restrict(model, site, AttentionKind.SELF, Removal.MASK, None)  # type: ignore[arg-type]
-    gate = Gate(Clock((StepRange(), StepRange())), frozenset({1}))
-    with pytest.raises(PlanError, match="made at one noise level: prune it at every step"):
-        ADAPTER.restrict(model.transformer.layers[0].attention, site, AttentionKind.SELF, Removal.OMIT, gate)
-    assert model.transformer.layers[0].attention.sees == Sees()
-    with pytest.raises(ProbeError, match="makes no attention call like"):
-        ADAPTER.segments(site, Layout(2, 5, 9, 5), AttentionCall(2, 2, 4, 9, 9))
-    with pytest.raises(ProbeError, match="makes no attention call like"):
-        ADAPTER.segments(site, Layout(2, 5, 9, 5), AttentionCall(1, 10, 4, 9, 9))
+    layout = CogVideoLayout(2, 5, 9, 5, (0, 1, 2, 3, 4))
+    for call in (AttentionCall(2, 2, 4, 9, 9), AttentionCall(1, 10, 4, 9, 9)):
+        with pytest.raises(ProbeError, match="makes no attention call like"):
+            ADAPTER.segments(site, layout, call)

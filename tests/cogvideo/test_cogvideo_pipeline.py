@@ -41,14 +41,14 @@ def test_interpolations(rounds: int, frames: int) -> None:
     assert pipe(PROMPTS, seeds=[1, 2], interpolations=rounds).shape[1] == frames
 
 
-def test_replay_shows_a_whole_pass_of_every_transformer_and_changes_nothing() -> None:
+def test_replay_repeats_every_frame_of_every_transformer_and_changes_nothing() -> None:
     pipe = tiny_cogvideo.pipeline(stage_2=True, layers=1)
     plain = pipe(PROMPTS, seeds=[1, 2])
     seen = []
     for part in (pipe.transformer, pipe.transformer_2):
         part.register_forward_hook(lambda m, _a, kwargs, _o: seen.append((m.config.stage, kwargs)), with_kwargs=True)
     assert torch.equal(pipe(PROMPTS, seeds=[1, 2], replay=True), plain)
-    assert [stage for stage, kwargs in seen if kwargs.get("as_generated")] == [1, 2, 2]
+    assert [stage for stage, kwargs in seen if kwargs["cache"].replay] == [1] * 4 + [2, 2] * 2
 
 
 def test_skeletons_have_no_weights(folder: Path) -> None:

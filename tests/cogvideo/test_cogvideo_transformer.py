@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import dense_cogvideo
 import pytest
 import tiny_cogvideo
@@ -36,34 +34,10 @@ def test_a_sequence_cut_short_has_the_same_logits(model: CogVideoTransformer, da
     assert (short - model(**inputs)[:, :length]).abs().max() < 1e-4
 
 
-@torch.no_grad()
-def test_as_generated_predicts_the_first_frame_without_the_temporal_channel() -> None:
-    model = tiny_cogvideo.transformer()
-    inputs = tiny_cogvideo.sequence(model)
-    text, first = model.config.layout[:2]
-    whole, replayed = model(**inputs), model(**inputs, as_generated=True)
-    alone = model(**{**inputs, **{k: inputs[k][:, :first] for k in ("input_ids", "position_ids")}}, temporal=False)
-    assert torch.equal(replayed[:, text - 1 : first - 1], alone[:, text - 1 : first - 1])
-    assert torch.equal(replayed[:, first - 1 :], whole[:, first - 1 :])
-    assert not torch.allclose(alone[:, text:], whole[:, text:first])
-    model.config = replace(model.config, start_of_image=29)
-    replayed = model(**inputs, as_generated=True)
-    assert torch.equal(replayed[:, text:first], alone[:, text:])
-    assert torch.equal(replayed[:, :text], whole[:, :text])
-    assert torch.equal(replayed[:, first:], whole[:, first:])
-
-
 def test_slots_are_fed_tokens_or_a_start_and_all_but_the_last() -> None:
     frames = torch.arange(12).view(1, 2, 6)
     fed = [tiny_cogvideo.transformer(layers=1, start_of_image=start).fed(frames)[0].tolist() for start in (None, 29)]
     assert fed == [list(range(12)), [29, 0, 1, 2, 3, 4, 29, 6, 7, 8, 9, 10]]
-
-
-@torch.no_grad()
-def test_stage_2_generates_as_it_runs() -> None:
-    model = tiny_cogvideo.transformer(stage=2)
-    inputs = tiny_cogvideo.sequence(model)
-    assert torch.equal(model(**inputs, as_generated=True), model(**inputs))
 
 
 def test_a_replaced_temporal_channel_leaves_the_base_channel_and_trains() -> None:
