@@ -8,6 +8,7 @@ import f3core_f3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_impact import LEVELS, make_impact
 from test_scores import make_scores
 
 from f3core.errors import ScoresError
@@ -16,7 +17,7 @@ from f3core.plan import Unit, make_units, rank, split_steps
 from f3core.scores import Scores
 from f3core.sites import KINDS, AttentionKind, AttentionSite, PruningAxis
 
-NAMES = ("aas", "aas_mean", "drift", "late", "random", "reverse")
+NAMES = ("aas", "aas_mean", "drift", "late", "propagated_drift", "random", "reverse")
 TA = AttentionKind.TEMPORAL
 # scored in another order than the model's, so that a mix-up of indices shows
 SCORES = make_scores(sites=("transformer.c", "transformer.a", "transformer.b"), levels=(900, 700, 500, 300, 100))
@@ -83,6 +84,23 @@ def test_drift_of_another_target_is_refused() -> None:
     units = make_units(SITES, PruningAxis.LAYER, 1)
     with pytest.raises(ScoresError, match="hold the drift of removing TA, not CA; score again"):
         criterion("drift").score(units, split_steps([1.0], 1), SCORES, AttentionKind.CROSS, 0)
+
+
+def test_propagated_drift_sums_the_predicted_damage_of_cells() -> None:
+    impact = make_impact(2)
+    scores = dataclasses.replace(make_scores(levels=LEVELS), impact=impact)
+    by_step = impact.by_step(LEVELS)
+    found = criterion("propagated_drift")
+    assert (found.additive, found.needs_impact) == (True, True)
+    sites = [AttentionSite("transformer", name, index, KINDS) for index, name in enumerate("abc")]
+    layers = found.score(make_units(sites, PruningAxis.LAYER, 1), split_steps(LEVELS, 1), scores, TA, 0)
+    assert layers == pytest.approx(list(by_step.sum(axis=1)))
+    steps = found.score(make_units(sites, PruningAxis.TIMESTEP, 5), split_steps(LEVELS, 5), scores, TA, 0)
+    assert steps == pytest.approx(list(by_step.sum(axis=0)))
+    cells = found.score(make_units(sites, PruningAxis.CELL, 2), impact.ranges, scores, TA, 0)
+    assert sum(cells) == pytest.approx(impact.damage.mean(axis=1).sum())
+    with pytest.raises(ScoresError, match="hold the impact of removing TA, not SA"):
+        found.score([], impact.ranges, scores, AttentionKind.SELF, 0)
 
 
 @pytest.mark.parametrize("name", ["aas", "aas_mean", "drift", "reverse"])

@@ -254,3 +254,19 @@ def test_what_was_not_scored_is_refused() -> None:
         scores.site_index("transformer.z")
     with pytest.raises(ScoresError, match="no prompt has been scored"):
         part(scores, []).total()
+
+
+def test_an_impact_is_saved_with_the_scores_and_lost_in_a_merge(tmp_path: Path) -> None:
+    from test_impact import make_impact
+
+    impact = make_impact()
+    scores = dataclasses.replace(make_scores(), impact=impact)
+    scores.save(tmp_path / "s.safetensors")
+    loaded = Scores.load(tmp_path / "s.safetensors")
+    assert set(loaded.prompts) == {0, 1, 2}
+    assert loaded.impact is not None
+    assert loaded.impact.ranges == impact.ranges
+    for name in impact.FIELDS:
+        np.testing.assert_array_equal(getattr(loaded.impact, name), getattr(impact, name))
+    assert scores.merge().impact is impact
+    assert scores.merge(make_scores(prompts=[7])).impact is None

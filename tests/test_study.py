@@ -4,59 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from f3core import study
+from f3core import engine, study
 from f3core.errors import SpecError
 from f3core.spec import load_spec
+from f3core.study_rows import CEILING, RankStudy
 
 Write = Callable[..., Path]
 
 
-def run(spec: Path, criteria: Sequence[str] = ("aas", "drift", "random"), **options: object) -> study.RankStudy:
-    return study.rank_study(load_spec(spec), criteria, ratios=(0.25, 0.5), seeds=(0, 1), **options)  # type: ignore[arg-type]
+def run(spec: Path, criteria: Sequence[str] = ("aas", "propagated_drift", "random"), **options: Any) -> RankStudy:
+    given = {"axes": ["layer", "cell"], "shares": (0.25, 0.5), "seeds": (0, 1)} | options
+    return study.rank_study(load_spec(spec), criteria, **given)
 
 
 def test_a_study_measures_every_unit_and_criterion(tiny_spec: Write, tmp_path: Path) -> None:
-    found = run(tiny_spec())
-    assert len(found.units) == 4
-    assert np.asarray(found.leave_one_out).shape == (2, 4)
-    assert np.all(np.asarray(found.leave_one_out) > 0)
-    assert {r.criterion for r in found.results} == {"aas", "drift", "random", study.CEILING}
-    ceiling = [r for r in found.results if r.criterion == study.CEILING]
-    assert all(r.spearman == pytest.approx(1) for r in ceiling)
-    # one unit at ratio 0.25 of 4: nothing does less damage than the best unit alone
-    for result in found.results:
-        best = ceiling[found.seeds.index(result.seed)].damage["0.25"]
-        assert result.damage["0.25"] >= best
-    assert found.best in {"aas", "drift", "random"}
-    written = study.RankStudy.model_validate_json((tmp_path / "run" / "rank_study.json").read_text())
+    found = run(tiny_spec(step_ranges=2))
+    assert [(ranking.axis, len(ranking.alone[0])) for ranking in found.axes] == [("layer", 4), ("cell", 8)]
+    for ranking in found.axes:
+        assert all(damage > 0 for alone in ranking.alone for damage in alone.values())
+        assert ranking.criteria == ("aas", "propagated_drift", "random", CEILING)
+        assert ranking.spearman[CEILING] == pytest.approx((1, 1))
+        assert ranking.best in {"aas", "propagated_drift", "random"}
+        for choice in ranking.choices:
+            # a quarter of four equal layers, or of eight equal cells, is saved exactly
+            assert choice.saved == pytest.approx(choice.share * found.axes[0].choices[0].saved / 0.25)
+            # one unit of four, at a quarter: nothing does less damage than the best unit alone
+            if ranking.axis == "layer" and choice.share == 0.25:
+                assert choice.damage >= min(ranking.alone[found.seeds.index(choice.seed)].values())
+    written = RankStudy.model_validate_json((tmp_path / "run" / "rank_study.json").read_text())
     assert written == found
     text = (tmp_path / "run" / "rank_study.md").read_text()
-    assert "leave_one_out" in text
+    assert "## TA, axis cell: 8 units, 2 seeds" in text
     assert found.command in text
-    assert found.command.endswith("--criteria aas,drift,random --ratios 0.25,0.5 --seeds 0,1")
+    assert found.command.endswith(
+        "--criteria aas,propagated_drift,random --axes layer,cell --shares 0.25,0.5 --seeds 0,1"
+    )
+    assert (tmp_path / "run" / "rank_study.png").read_bytes()[:4] == b"\x89PNG"
     assert "torch" in found.versions
 
 
-def test_finished_seeds_are_kept(tiny_spec: Write, tmp_path: Path) -> None:
+def test_finished_measurements_are_kept(tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny_spec()
-    heard: list[str] = []
 
     def interrupt(task: str, done: int, total: int) -> None:
-        heard.append(task)
-        if task.startswith("Seed 1"):
+        if task.startswith("Seed 1, axis layer: units") and done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(spec, listener=interrupt)
+        run(spec, axes=(), listener=interrupt)
     assert (tmp_path / "run.partial" / "unfinished" / "seed-0.json").exists()
-    heard.clear()
-    found = run(spec, resume=True, listener=lambda task, done, total: heard.append(task))
+    heard: list[str] = []
+    pruned: list[Any] = []
+
+    def prune(model: Any, plan: Any) -> Any:
+        pruned.append(plan)
+        return engine.prune(model, plan)
+
+    monkeypatch.setattr(study, "prune", prune)
+    found = run(spec, axes=(), resume=True, listener=lambda task, done, total: heard.append(task))
     assert found.seeds == (0, 1)
     assert not any(task.startswith("Seed 0") for task in heard)
+    assert [len(plan.pruned) for plan in pruned].count(1) == 1  # of four units alone, three were known
 
 
 def test_an_unknown_criterion_is_refused_before_the_model_is_loaded(tiny_spec: Write, tmp_path: Path) -> None:
@@ -67,12 +79,18 @@ def test_an_unknown_criterion_is_refused_before_the_model_is_loaded(tiny_spec: W
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"seeds": ()}, "--seeds"), ({"seeds": (0, 0)}, "--seeds"), ({"ratios": (1.5,)}, "--ratios"), ({}, "evaluate")],
+    [
+        ({"seeds": ()}, "--seeds"),
+        ({"seeds": (0, 0)}, "--seeds"),
+        ({"shares": (1.5,)}, "--shares"),
+        ({"axes": ("row",)}, "--axes"),
+        ({}, "evaluate"),
+    ],
 )
 def test_impossible_options_are_refused_before_the_model_is_loaded(
-    tiny_spec: Write, tmp_path: Path, options: dict[str, tuple[float, ...]], said: str
+    tiny_spec: Write, tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     spec = tiny_spec() if options else tiny_spec(evaluate="null")
     with pytest.raises(SpecError, match=said):
-        study.rank_study(load_spec(spec), ["aas"], **options)  # type: ignore[arg-type]
+        study.rank_study(load_spec(spec), ["aas"], **options)
     assert not list(tmp_path.glob("run*"))

@@ -1,0 +1,155 @@
+"""What removals do to the output, against running the model by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_wan
+import torch
+from diffusers import WanPipeline
+from f3core_diffusers.wan import WanAdapter
+
+from f3core.ablation import ablate
+from f3core.errors import ModelError
+from f3core.impact import Impact
+from f3core.meta import share_copy
+from f3core.plan import StepRange
+from f3core.probe import replaced_forward
+from f3core.sites import AttentionKind, Removal
+from f3core.surgery import restrict_
+
+TA = AttentionKind.TEMPORAL
+PROMPTS = ["a red cat runs left", "a green dog sleeps"]
+SITES = ("transformer.blocks.0.attn1", "transformer.blocks.1.attn1")
+REMOVALS = {SITES[0]: Removal.SELF_ONLY, SITES[1]: Removal.DROP}
+SCALE = tiny_wan.CALL["guidance_scale"]
+
+
+class Counting(WanAdapter):
+    """Counts generations; can be told of other branches than there are."""
+
+    def __init__(self, branches: tuple[float, ...] | None = None) -> None:
+        self.generations, self.told = 0, branches
+
+    def generate(self, pipeline: Any, prompts: Sequence[str], **options: Any) -> torch.Tensor:
+        self.generations += 1
+        return super().generate(pipeline, prompts, **options)
+
+    def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
+        return self.told or super().branches(pipeline, component, call)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> WanPipeline:
+    return tiny_wan.pipeline()
+
+
+@pytest.fixture(scope="module")
+def levels(pipe: WanPipeline) -> list[float]:
+    pipe.scheduler.set_timesteps(3)
+    return [float(t) for t in pipe.scheduler.timesteps]
+
+
+@pytest.fixture(scope="module")
+def ranges(levels: list[float]) -> tuple[StepRange, ...]:
+    middle = (levels[0] + levels[1]) / 2
+    return StepRange(low=middle), StepRange(high=middle)
+
+
+def tried(pipe: WanPipeline, levels: list[float], ranges: Sequence[StepRange], **options: Any) -> Impact:
+    adapter = options.pop("adapter", None) or WanAdapter()
+    call = options.pop("call", tiny_wan.CALL)
+    given = {"steps": 3, "seeds": [5, 6], "call": call, "target": TA, "removals": REMOVALS}
+    return ablate(adapter, pipe, PROMPTS, **given, ranges=ranges, levels=levels, **options)
+
+
+@pytest.fixture(scope="module")
+def impact(pipe: WanPipeline, levels: list[float], ranges: tuple[StepRange, ...]) -> Impact:
+    return tried(pipe, levels, ranges)
+
+
+def generated(pipe: Any, **options: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return WanAdapter().generate(pipe, PROMPTS, steps=3, seeds=[5, 6], call=tiny_wan.CALL, **options)
+
+
+def restricted(pipe: WanPipeline, gates: Mapping[str, frozenset[int] | None], ranges: Sequence[StepRange]) -> Any:
+    model, adapter = share_copy(pipe.transformer), WanAdapter()
+    restrict_(model, adapter, adapter.sites(model, "transformer"), TA, REMOVALS, gates, ranges)
+    return model
+
+
+def test_the_drift_of_the_output_is_that_of_the_guided_prediction(
+    pipe: WanPipeline, levels: list[float], impact: Impact
+) -> None:
+    seen: dict[float, list[Any]] = {}
+
+    def note(forward: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.setdefault(float(kwargs["timestep"].max()), []).append(kwargs)
+        return forward(*args, **kwargs)
+
+    with replaced_forward(pipe.transformer, note):
+        generated(pipe)
+    assert impact.sites == SITES
+    assert impact.branches == {"transformer": (SCALE, 1 - SCALE)}
+    for k, level in enumerate((levels[0], levels[1])):  # the first steps of the ranges
+        captioned, uncaptioned = seen[level]
+        for s, site in enumerate(SITES):
+            model = restricted(pipe, {site: None}, ())
+            with torch.no_grad():
+                apart = [model(**call)[0] - pipe.transformer(**call)[0] for call in (captioned, uncaptioned)]
+            weighted = [SCALE * apart[0].double(), (1 - SCALE) * apart[1].double()]
+            expected = (weighted[0] + weighted[1]).square().flatten(1).mean(1).numpy()
+            np.testing.assert_allclose(impact.output_drift[k, s], expected, rtol=1e-3)
+            for b, one in enumerate(weighted):
+                np.testing.assert_allclose(
+                    impact.branch_drift[k, s, b], one.square().flatten(1).mean(1).numpy(), rtol=1e-3
+                )
+
+
+def test_damage_is_that_of_pruning_every_site_over_a_range(
+    pipe: WanPipeline, ranges: tuple[StepRange, ...], impact: Impact
+) -> None:
+    plain = generated(pipe).double()
+    for k in range(len(ranges)):
+        model = restricted(pipe, dict.fromkeys(SITES, frozenset({k})), ranges)
+        made = generated(WanAdapter().with_denoisers(pipe, {"transformer": model})).double()
+        expected = (made - plain).square().flatten(1).mean(1).numpy()
+        assert (expected > 0).all()
+        np.testing.assert_allclose(impact.damage[k], expected, rtol=1e-6)
+
+
+def test_one_range_is_every_step(pipe: WanPipeline, levels: list[float]) -> None:
+    found = tried(pipe, levels, (StepRange(),))
+    model = restricted(pipe, dict.fromkeys(SITES), ())
+    made = generated(WanAdapter().with_denoisers(pipe, {"transformer": model})).double()
+    expected = (made - generated(pipe).double()).square().flatten(1).mean(1).numpy()
+    np.testing.assert_allclose(found.damage[0], expected, rtol=1e-6)
+
+
+def test_without_guidance_there_is_one_branch(pipe: WanPipeline, levels: list[float]) -> None:
+    found = tried(pipe, levels, (StepRange(),), call=tiny_wan.CALL | {"guidance_scale": 1.0})
+    assert found.branches == {"transformer": (1.0,)}
+    np.testing.assert_array_equal(found.output_drift, found.branch_drift[:, :, 0])
+
+
+def test_finished_generations_are_kept(
+    pipe: WanPipeline, levels: list[float], ranges: tuple[StepRange, ...], impact: Impact, tmp_path: Path
+) -> None:
+    first, second = Counting(), Counting()
+    tried(pipe, levels, ranges, adapter=first, folder=tmp_path)
+    assert first.generations == 3  # one to sense, one a range
+    (tmp_path / "range-1.safetensors").unlink()
+    again = tried(pipe, levels, ranges, adapter=second, folder=tmp_path)
+    assert second.generations == 1
+    for name in Impact.FIELDS:
+        np.testing.assert_array_equal(getattr(again, name), getattr(impact, name))
+
+
+def test_other_branches_than_the_adapter_names_are_refused(pipe: WanPipeline, levels: list[float]) -> None:
+    with pytest.raises(ModelError, match="2 guidance branches ran at a step, but adapter 'wan' names 3"):
+        tried(pipe, levels, (StepRange(),), adapter=Counting((1.0, 1.0, -1.0)))
