@@ -30,8 +30,8 @@ def test_a_study_measures_every_unit_and_criterion(tiny_spec: Write, tmp_path: P
         assert ranking.spearman[CEILING] == pytest.approx((1, 1))
         assert ranking.best in {"aas", "propagated_drift", "random"}
         for choice in ranking.choices:
-            # a quarter of four equal layers, or of eight equal cells, is saved exactly
-            assert choice.saved == pytest.approx(choice.share * found.axes[0].choices[0].saved / 0.25)
+            layers = found.axes[0].choices[0].saved / 0.25  # four equal layers, a quarter of which is one
+            assert choice.saved >= choice.share * layers - 1e-9
             # one unit of four, at a quarter: nothing does less damage than the best unit alone
             if ranking.axis == "layer" and choice.share == 0.25:
                 assert choice.damage >= min(ranking.alone[found.seeds.index(choice.seed)].values())
