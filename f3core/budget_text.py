@@ -10,13 +10,14 @@ TITLE = "On the way to the budget"
 
 
 def tried_lines(tried: Sequence[Tried]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: candidates by what they save, the chosen one marked. Predicted damage only where scores add up."""
+    """Head and rows: a candidate each, by how many units go and what MACs stay, the chosen one marked. Predicted damage
+    only where scores add up."""
     figures = list(dict.fromkeys(name for one in tried for name in one.measured))
     predicted = any(one.predicted is not None for one in tried)
-    head = ["candidate", "MACs", *(["predicted damage"] if predicted else []), *figures, "verdict"]
+    head = ["units", "MACs", *(["predicted damage"] if predicted else []), *figures, "verdict"]
     rows = []
     for one in tried:
-        row = [f"{'● ' if one.chosen else ''}{one.units} units", f"{one.macs:.1%}"]
+        row = [f"{'● ' if one.chosen else ''}{one.units}", f"{one.macs:.1%}"]
         if predicted:
             row.append("" if one.predicted is None else f"{one.predicted:.4g}")
         row += [f"{one.measured[name]:.4g}" if name in one.measured else "" for name in figures]

@@ -62,7 +62,7 @@ class Curve:
 
 
 def data(curve: Curve) -> dict[str, Any]:
-    """The curve as JSON: every selection, the plan, and one step less and more."""
+    """The curve as JSON: every selection, the plan (whether it is but a guess), and one step less and more."""
     heights = curve.heights
     name = "units" if curve.front.damage is None else "predicted"
 
@@ -76,6 +76,7 @@ def data(curve: Curve) -> dict[str, Any]:
     return {
         "what": curve.title,
         "exact": curve.front.exact,
+        "guessed": curve.plan.budget is not None and curve.plan.budget.measured,
         "points": [point(place) for place in range(len(heights))],
         "plan": {"macs": share, "saved": curve.plan.macs_before - curve.plan.macs_after, name: height},
         **{side: point(place) for side, place in curve.neighbours().items()},

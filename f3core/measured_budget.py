@@ -130,17 +130,21 @@ class _Search:
             drops = {figure: sign * (before[figure] - after.get(figure, math.nan)) for figure in before}
             allowed = (self.budget.max_drop or 0.0) + _ROUNDING
             broken = {figure: drop for figure, drop in drops.items() if not drop <= allowed}
+            if not broken:
+                self.note(place, after, "within", most)
+                return True
+            worst = max(broken, key=lambda figure: broken[figure])
             word = "falls" if metric.higher_is_better else "rises"
-            said = ", ".join(f"{figure} {word} by {drop:.3g}" for figure, drop in broken.items())
-            self.note(place, after, said or "within", most)
-            return not broken
+            self.note(place, after, f"{worst} {word} by {broken[worst]:.3g}", most)
+            return False
 
         place = last_kept(self.saved, keeps)
         if place:
             return place
         if len(self.saved) == 1:
             raise PlanError(f"the budget ({self.budget}) cannot be met: no unit saves any work")
-        names = ", ".join(unit.name for unit in self.plan_at(1).pruned)
+        least = [unit.name for unit in self.plan_at(1).pruned]
+        names = ", ".join([*least[:2], *([f"{len(least) - 2} more"] if len(least) > 2 else [])])
         raise PlanError(
             f"the budget ({self.budget}) cannot be met: even with the least pruned ({names}; {1 - self.saved[1]:.3g} "
             f"of the MACs stay) {self.measured[1][1]}; allow more, or measure over more clips"

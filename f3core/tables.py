@@ -42,11 +42,12 @@ def _guessed(plan: PruningPlan) -> list[Text]:
     """What a plan made from scores alone cannot know."""
     if plan.budget is None or not plan.budget.measured:
         return []
-    known = "is predicted from MACs alone" if plan.budget.metric is None else "cannot be told from scores"
-    text = (
-        f"Whether it meets the budget ({plan.budget}) {known}: `f3core apply` starts from here, measures and corrects."
+    guess = (
+        "is predicted from MACs alone; `f3core apply` measures and corrects it."
+        if plan.budget.metric is None
+        else "cannot be told from scores; `f3core apply` starts from here and measures."
     )
-    return [Text(text, "yellow")]
+    return [Text(f"Whether this meets the budget ({plan.budget}) {guess}", "yellow")]
 
 
 def plans_data(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve) -> Any:

@@ -45,6 +45,7 @@ def test_plan_meets_a_budget_and_draws_what_there_is(f3core_cli: Any, spec: Path
     code, out, _ = f3core_cli("plan", spec, "--scores", scores, "--json")
     curve = json.loads(out)["curve"]
     assert curve["plan"]["saved"] == plan["macs_before"] - plan["macs_after"]
+    assert curve["guessed"] is False
     assert curve["less"]["saved"] < curve["plan"]["saved"] < curve["more"]["saved"]
 
     code, _, err = f3core_cli("plan", spec, "--scores", scores, "--curve", picture)
@@ -64,7 +65,8 @@ def test_plan_says_that_a_measured_budget_is_a_guess(
     words = ("plan", spec, "--scores", scores, "--set", f"prune.budget={budget}")
     code, out, _ = f3core_cli(*words)
     assert code == 0
-    assert "`f3core apply` starts from here, measures and corrects" in " ".join(out.split())
+    assert "Whether this meets the budget" in " ".join(out.split())
+    assert json.loads(f3core_cli(*words, "--json")[1])["curve"]["guessed"] is True
     assert "● this plan" in out
     code, _, err = f3core_cli(*words, "-o", tmp_path / "plan.json")
     assert (code, "is found, and written, by apply" in err) == (2, True)
