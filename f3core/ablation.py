@@ -154,13 +154,14 @@ class Sensor:
         gates = {site.fqn: frozenset({i}) for i, site in enumerate(sites)}
         # the step ranges stand for the sites: `hold` turns one of them on, whatever the noise level
         self._clock = restrict_(self._restricted, adapter, sites, target, removals, gates)
-        self._seen: dict[int, list[Tensor]] = {}
-        """per range the changes [S, P, ...] of the prediction that each branch met so far has"""
+        self._seen: dict[tuple[int, str], list[Tensor]] = {}
+        """per range and kind of forward the changes [S, P, ...] of the prediction that each branch met so far has"""
 
     def around(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The denoiser's forward, after the restricted ones where it is one to try."""
         k = self._firsts.get(self._adapter.noise_level(args, kwargs))
-        if k is None or not self._sites or self._adapter.layout(self._denoiser, args, kwargs) is None:
+        layout = self._adapter.layout(self._denoiser, args, kwargs)
+        if k is None or not self._sites or layout is None:
             return forward(*args, **kwargs)
         tried = []
         for i in range(len(self._sites)):
@@ -169,30 +170,33 @@ class Sensor:
                 tried.append(_prediction(self._restricted(*again[0], **again[1])))
         out = forward(*args, **kwargs)
         change = torch.stack(tried) - _prediction(out)
-        rows, met = change.shape[1], self._seen.setdefault(k, [])
+        rows, met = change.shape[1], self._seen.setdefault((k, layout.kind), [])
         if rows % self._prompts:
             raise ModelError(f"a forward of {rows} rows cannot be shared by {self._prompts} prompts")
         met.extend(change.view(len(tried), -1, self._prompts, *change.shape[2:]).unbind(1))
         return out
 
     def drifts(self, ranges: int) -> tuple[Array, Array]:
-        """``output_drift`` [K, S, P] and ``branch_drift`` [K, S, B, P] of an `Impact`.
+        """``output_drift`` [K, S, P] and ``branch_drift`` [K, S, B, P] of an `Impact`, summed over the forwards of a
+        step.
 
         Raises `ModelError` when other branches ran than the adapter says.
         """
         together = np.zeros((ranges, len(self._sites), self._prompts))
         apart = np.zeros((ranges, len(self._sites), len(self._branches), self._prompts))
-        for k, changes in self._seen.items():
+        for (k, _), changes in self._seen.items():
             weights = self._branches if len(changes) > 1 else (1.0,)  # a step may go without guidance
-            if len(changes) != len(weights):
+            times, left = divmod(len(changes), len(weights))
+            if left or (times > 1 and not self._adapter.several_kinds):
                 raise ModelError(
                     f"{len(changes)} guidance branches ran at a step, but adapter {self._adapter.name!r} names "
                     f"{len(weights)}; see its `branches`"
                 )
-            weighted = [weight * change for weight, change in zip(weights, changes, strict=True)]
-            together[k] = _mean_square(sum(weighted[1:], weighted[0]))
-            for b, one in enumerate(weighted):
-                apart[k, :, b] = _mean_square(one)
+            for first in range(0, len(changes), len(weights)):
+                weighted = [weight * change for weight, change in zip(weights, changes[first:], strict=False)]
+                together[k] += _mean_square(sum(weighted[1:], weighted[0]))
+                for b, one in enumerate(weighted):
+                    apart[k, :, b] += _mean_square(one)
         return together, apart
 
 

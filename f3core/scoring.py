@@ -84,7 +84,9 @@ def completed(
         return scores
     target, removals = spec.prune.target, chosen_removals(job, model.sites)
     levels = scores.header.levels
-    ranges = choose_ranges(scores, min(spec.prune.step_ranges or DEFAULT_RANGES, len(levels)))
+    gated = all(removals[site.fqn] in site.gated(target) for site in model.sites if site.fqn in removals)
+    count = min(spec.prune.step_ranges or DEFAULT_RANGES, len(levels)) if gated else 1
+    ranges = choose_ranges(scores, count)
     if scores.impact is not None and scores.impact.fits(target, removals, ranges):
         return scores
     number = spec.calibrate.impact_prompts or max(1, spec.calibrate.num_prompts // FEW)

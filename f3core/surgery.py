@@ -86,7 +86,7 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
         raise PlanError(f"the plan was made for adapter {plan.adapter!r}, the model's is {adapter.name!r}")
     sites = {site.fqn: site for site in adapter.sites(denoiser, component)}
     for fqn in gates:
-        _check(fqn, sites, plan.target, plan.removals[fqn], plan.always(fqn))
+        _check(fqn, sites, plan.target, plan.removals[fqn])
     step_ranges = plan.step_ranges if plan.gated() else ()
     when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
     restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges)
@@ -121,26 +121,28 @@ def restrict_(
 ) -> Clock:
     """Restrict those of ``sites`` that ``gates`` names (by fqn), each by its removal: at every step (None), or in some
     of ``step_ranges`` (by index). Returns the clock that the denoiser turns and its sites read.
+
+    Raises `PlanError`, before anything is altered, for a removal in some of the step ranges that lasts over all.
     """
+    restricted = [site for site in sites if site.fqn in gates]
+    for site in restricted:
+        if step_ranges and gates[site.fqn] is not None and removals[site.fqn] not in site.gated(target):
+            raise PlanError(lasts(site.fqn, target, removals[site.fqn]))
     clock = Clock(step_ranges)
     if not isinstance(denoiser, Pruned):
         denoiser.__class__ = adapter.pruned_class(type(denoiser))
     vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
-    for site in sites:
-        if site.fqn in gates:
-            gate = Gate(clock, gates[site.fqn])
-            _restrict_site_(denoiser, adapter, site, target, removals[site.fqn], gate)
+    for site in restricted:
+        _restrict_site_(denoiser, adapter, site, target, removals[site.fqn], Gate(clock, gates[site.fqn]))
     return clock
 
 
-def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, removal: Removal, always: bool) -> None:
+def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, removal: Removal) -> None:
     if fqn not in sites:
         raise PlanError(f"the plan names site {fqn!r}, which this model does not have; {suggest(fqn, sites)}")
     allowed = sites[fqn].removals.get(target, ())
     if removal not in allowed:
         raise PlanError(f"{fqn} cannot lose {target} by {removal}; {suggest(str(removal), map(str, allowed))}")
-    if not always and removal not in sites[fqn].gated(target):
-        raise PlanError(lasts(fqn, target, removal))
 
 
 def _restrict_site_(

@@ -192,6 +192,15 @@ def test_cells_are_predicted_as_they_are_counted_with_and_without_weights(spec: 
     assert torch.equal(loaded(PROMPTS, seeds=[1, 2]), result.pipeline(PROMPTS, seeds=[1, 2]))
 
 
+@pytest.mark.parametrize(("prune", "ranges"), [("axis=cell", 2), ("axis=timestep", 2), ("axis=layer", 1)])
+def test_removals_are_tried_out_frame_by_frame(spec: Path, prune: str, ranges: int) -> None:
+    removal = "drop" if prune == "axis=layer" else "self_only"
+    overrides = ["prune.criterion=propagated_drift", f"prune.{prune}", f"prune.removal={removal}"]
+    plan = f3core.engine.plan_only(f3core.engine.as_file(spec, overrides))
+    assert len(plan.step_ranges) == ranges
+    assert all(unit.score > 0 for unit in plan.units)
+
+
 def test_what_lasts_is_refused_before_anything_runs(spec: Path) -> None:
     with pytest.raises(SpecError, match=r"attention_plus can lose TA by drop at every step or at none.*axis: layer"):
         f3core.apply(spec, overrides=["prune.removal=drop"])
