@@ -19,7 +19,7 @@ from f3core.sites import AttentionKind, AttentionSite
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
-    from f3core.plan import Costs
+    from f3core.costs import Costs
 
 
 def calibrate(

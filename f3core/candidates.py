@@ -6,9 +6,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from f3core.costs import unit_saving
 from f3core.errors import PlanError
 from f3core.method import PlanRequest
-from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, rank, select, unit_saving
+from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, rank, select
 from f3core.selection import Front, front
 
 

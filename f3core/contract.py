@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from f3core.adapter import Adapter
 from f3core.calls import SdpaCall
+from f3core.costs import Costs, Passes, unit_saving
 from f3core.explicit import Intercept, attention_weights, pairs
 from f3core.meta import again, share_copy
-from f3core.plan import Costs, Passes, PruningPlan, StepRange, Verdict, make_units, unit_saving
+from f3core.plan import PruningPlan, StepRange, Verdict, make_units
 from f3core.sites import FORWARD, AttentionCall, AttentionKind, AttentionSite, PruningAxis, Removal
 from f3core.surgery import apply_plan_
 

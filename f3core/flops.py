@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from f3core import surgery
+from f3core.costs import Costs, SiteCost
 from f3core.errors import CountingError
 from f3core.meta import again, meta_copy, on_meta
 from f3core.operators import Ledger, trace, watch
-from f3core.plan import Costs, SiteCost
 from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 
 if TYPE_CHECKING:

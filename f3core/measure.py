@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from f3core import evaluate, figures
 from f3core.adapter import Adapter, Model
 from f3core.capture import Inputs
+from f3core.costs import Costs
 from f3core.flops import MacCount, count
 from f3core.footprint import model_size, peak_memory
 from f3core.meta import meta_copy, on_meta
-from f3core.plan import Costs, PruningPlan
+from f3core.plan import PruningPlan
 from f3core.report import Counts, Macs, MacsChange, Quality
 from f3core.scores import Scores
 from f3core.sites import AttentionKind

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from f3core.budget import Budget
-    from f3core.plan import Costs, PruningPlan, StepRange, Unit
+    from f3core.costs import Costs
+    from f3core.plan import PruningPlan, StepRange, Unit
     from f3core.scores import Scores
 
 

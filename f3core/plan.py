@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
@@ -52,48 +52,6 @@ class Verdict(Unit):
     score: float
     pruned: bool
     macs_saved: int
-
-
-class SiteCost(_Frozen):
-    """MACs of one site in one forward of one row: its attention maps by kind, and what each removal would save.
-
-    ``saved`` is keyed ``"TA:self_only"``: target and removal.
-    """
-
-    maps: dict[AttentionKind, int]
-    saved: dict[str, int]
-
-
-class Costs(_Frozen):
-    """What a model costs: MACs of one forward of one row, by component and kind of forward, and of its sites in it."""
-
-    forward: dict[str, dict[str, int]]
-    sites: dict[str, dict[str, SiteCost]]
-
-    def saved(self, site: str, target: AttentionKind, removal: Removal, kind: str) -> int:
-        """MACs that ``removal`` of ``target`` at ``site`` saves in one forward of ``kind`` of one row."""
-        return self.sites[site][kind].saved[f"{target}:{removal}"]
-
-    def generation(self, passes: Passes) -> int:
-        """MACs of the forwards counted in ``passes``.
-
-        Raises `PlanError` for a kind of forward that has no price, which is one that calibration met and the capture
-        of inputs did not.
-        """
-        for component, kinds in passes.items():
-            unknown = sorted(kinds.keys() - self.forward[component].keys())
-            if unknown:
-                raise PlanError(f"{component} ran forwards of a kind that was not counted: {unknown[0]}")
-        return sum(self.forward[name][kind] * sum(rows) for name, ks in passes.items() for kind, rows in ks.items())
-
-    def occurs(self, site: str, target: AttentionKind, passes: Passes, index: int) -> bool:
-        """Whether ``site`` computes maps of ``target`` in the step (range) at ``index`` of ``passes``."""
-        ran = {kind for kind, rows in passes[site.partition(".")[0]].items() if rows[index]}
-        return any(cost.maps.get(target, 0) > 0 for kind, cost in self.sites[site].items() if kind in ran)
-
-
-Passes = Mapping[str, Mapping[str, Sequence[int]]]
-"""By component and kind of forward, denoiser rows of one clip in each step, or step range (guidance counted)."""
 
 
 class PruningPlan(_Frozen):
@@ -292,18 +250,3 @@ def select(units: Sequence[Unit], scores: Sequence[float], ratio: float) -> froz
     if not 0 <= ratio <= 1:
         raise PlanError(f"ratio must lie in [0, 1], not {ratio}")
     return frozenset(rank(units, scores)[: round_half_up(ratio, len(units))])
-
-
-def unit_saving(
-    unit: Unit,
-    costs: Costs,
-    target: AttentionKind,
-    removals: Mapping[str, Removal],
-    passes: Passes,
-) -> int:
-    """MACs of one generation that a unit's removal saves: per-forward savings times the rows run in its ranges."""
-    total = 0
-    for site in unit.sites:
-        for kind, rows in passes[site.partition(".")[0]].items():
-            total += costs.saved(site, target, removals[site], kind) * sum(rows[i] for i in unit.ranges)
-    return total

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from f3core.candidates import front_of
+from f3core.costs import Costs
 from f3core.errors import PlanError, suggest
 from f3core.hookspecs import AdapterEntry
 from f3core.job import Job
 from f3core.method import Criterion, Method, PlanRequest
-from f3core.plan import Costs, PruningPlan
+from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.scores import Scores, ScoresHeader
 from f3core.selection import Front

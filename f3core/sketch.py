@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from f3core.adapter import Adapter, Sketch
+from f3core.costs import Costs
 from f3core.errors import ModelError, PlanError
 from f3core.flops import costs
 from f3core.job import Job
 from f3core.measure import count_pruned
 from f3core.meta import meta_copy
-from f3core.plan import Costs, PruningPlan
+from f3core.plan import PruningPlan
 from f3core.planning import make_plan
 from f3core.report import MacsChange
 from f3core.scores import Scores, ScoresHeader

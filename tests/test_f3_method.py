@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 from test_plan import COMPONENTS, COSTS, LEVELS, MACS, PASSES, SAVED, SITES, TA, axes, ratios, request
 from test_scores import make_scores
 
+from f3core.costs import unit_saving
 from f3core.errors import PlanError
-from f3core.plan import (
-    Unit,
-    round_half_up,
-    unit_saving,
-)
+from f3core.plan import Unit, round_half_up
 from f3core.sites import FORWARD, AttentionSite, PruningAxis, Removal
 
 
@@ -85,7 +82,8 @@ def test_the_ends_of_the_ratio() -> None:
 
 
 def test_a_range_in_which_a_site_does_not_run_goes_with_its_neighbour() -> None:
-    units = F3().plan(request(PruningAxis.CELL, step_ranges=3)).units
+    scores = make_scores([s.fqn for s in SITES], LEVELS, passes=PASSES, prompts=())
+    units = F3().plan(request(PruningAxis.CELL, step_ranges=3, scores=scores, criterion=Random())).units
     first, second = ({unit.ranges for unit in units if unit.sites[0].startswith(f"{c}.")} for c in COMPONENTS)
     assert (first, second) == ({(0,), (1, 2)}, {(0, 1), (2,)})
     assert all(unit.macs_saved > 0 for unit in units)

@@ -17,20 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_scores import make_scores
 
+from f3core.costs import Costs, SiteCost
 from f3core.errors import PlanError
 from f3core.method import PlanRequest
-from f3core.plan import (
-    Costs,
-    PruningPlan,
-    SiteCost,
-    StepRange,
-    Unit,
-    make_units,
-    rank,
-    round_half_up,
-    select,
-    split_steps,
-)
+from f3core.plan import PruningPlan, StepRange, Unit, make_units, rank, round_half_up, select, split_steps
 from f3core.sites import FORWARD, KINDS, AttentionKind, AttentionSite, PruningAxis, Removal
 
 TA = AttentionKind.TEMPORAL
@@ -176,7 +166,8 @@ def test_a_plan_made_at_50_steps_prunes_the_same_noise_at_any_number(steps: int,
         return [1000 * shift * s / (1 + (shift - 1) * s) for s in sigmas]
 
     calibrated = levels(50)
-    scores = make_scores([s.fqn for s in SITES[:3]], calibrated, passes={"transformer": {FORWARD: (2,) * 50}})
+    passes = {"transformer": {FORWARD: (2,) * 50}}
+    scores = make_scores([s.fqn for s in SITES[:3]], calibrated, passes=passes, prompts=())
     plan = F3().plan(
         request(PruningAxis.TIMESTEP, 0.4, sites=SITES[:3], scores=scores, criterion=Random(), step_ranges=5)
     )
