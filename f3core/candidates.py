@@ -109,11 +109,7 @@ def _by_range(levels: Sequence[float], rows: Sequence[int], step_ranges: Sequenc
 
 def front_of(units: Sequence[Unit], scores: Sequence[float], savings: Sequence[int], *, additive: bool) -> Front:
     """The best selections among units between nothing and all. Raises `PlanError` for scores that cannot be used."""
-    order = rank(units, scores)
-    try:
-        return front(scores, savings, order, additive)
-    except ValueError as error:
-        raise PlanError(f"the criterion cannot serve a budget: {error}") from error
+    return front(scores, savings, rank(units, scores), additive)
 
 
 def _up(share: float) -> str:

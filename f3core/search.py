@@ -50,16 +50,20 @@ def near(target: float) -> float:
 def last_kept(saved: Sequence[float], keeps: Callable[[int], bool]) -> int:
     """The greatest of rising savings that ``keeps`` what is to be kept, by bisection; the first is taken to keep it.
 
-    It is assumed that whatever saves more than one that fails fails too. Stops `NEAR` the boundary, unless nothing but
-    the first has kept it so far.
+    It is assumed that whatever saves more than one that fails fails too. Savings within `NEAR` of each other are not
+    told apart, but for the first and the last, so that the answer is exactly nothing or everything where it should be.
     """
-    low, high = 0, len(saved)
-    close = NEAR * saved[-1]
+    low, high, last = 0, len(saved), len(saved) - 1
     while high - low > 1:
-        bound = saved[min(high, len(saved) - 1)]
-        if low and high < len(saved) and bound - saved[low] <= close:
+        bound = saved[min(high, last)]
+        if bound - saved[low] > NEAR * saved[-1]:
+            middle = bisect.bisect_left(saved, (saved[low] + bound) / 2)
+            place = min(max(middle, low + 1), high - 1)
+        elif high > last:
+            place = last
+        elif low == 0:
+            place = 1
+        else:
             break
-        middle = (saved[low] + bound) / 2
-        place = min(max(bisect.bisect_left(saved, middle), low + 1), high - 1)
         low, high = (place, high) if keeps(place) else (low, place)
     return low

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from f3core.errors import PlanError
+
 MOST_PAIRS = 20_000
 """Pareto-optimal pairs (saved, damage) that exact selection may hold at a time; beyond, selection is greedy."""
 
@@ -44,12 +46,12 @@ def front(scores: Sequence[float], savings: Sequence[int], order: Sequence[int],
 
     Additive scores are damage: of each selection no other saves as much at less, by `pareto`; where that would hold
     more than `MOST_PAIRS` pairs, by `greedy`. Other scores only rank, and what goes is a beginning of ``order``
-    (indices of units, first to go first). Raises `ValueError` for an additive score below 0.
+    (indices of units, first to go first). Raises `PlanError` for an additive score below 0.
     """
     if not additive:
         return ranked(savings, order)
     if any(score < 0 for score in scores):
-        raise ValueError(f"additive scores are never negative, but one is {min(scores):g}")
+        raise PlanError(f"a criterion whose scores add up never scores below 0, but one unit scored {min(scores):g}")
     return pareto(scores, savings) or greedy(scores, savings)
 
 
@@ -71,7 +73,7 @@ def pareto(scores: Sequence[float], savings: Sequence[int], most: int = MOST_PAI
     useful = [i for i, saving in enumerate(savings) if saving > 0]
     scale = math.gcd(*(savings[i] for i in useful)) or 1  # so that totals fit into 64 bits
     saved, damage = np.zeros(1, np.int64), np.zeros(1)
-    history: list[tuple[int, int, NDArray[np.int64]]] = []
+    history: list[tuple[int, int, NDArray[np.int32]]] = []
     for i in useful:
         count = len(saved)
         saved = np.concatenate([saved, saved + savings[i] // scale])  # without, then with unit i
@@ -83,7 +85,7 @@ def pareto(scores: Sequence[float], savings: Sequence[int], most: int = MOST_PAI
         if len(kept) > most:
             return None
         saved, damage = saved[kept], damage[kept]
-        history.append((i, count, kept))
+        history.append((i, count, kept.astype(np.int32)))
     free = int(saved[0] > 0)  # units without damage dominate nothing at all, which is a selection all the same
 
     def units(place: int) -> frozenset[int]:

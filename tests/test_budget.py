@@ -144,7 +144,7 @@ def test_budgets_that_are_measured_start_from_a_guess() -> None:
 
 
 def test_scores_below_nothing_cannot_add_up() -> None:
-    with pytest.raises(PlanError, match="cannot serve a budget: additive scores are never negative"):
+    with pytest.raises(PlanError, match="never scores below 0"):
         planned(PruningAxis.LAYER, within(PruningAxis.LAYER, 0.5), Below())
 
 

@@ -101,15 +101,16 @@ def test_bisection_finds_the_last_that_keeps(saved: list[float], boundary: float
 
 
 def test_bisection_measures_a_number_of_candidates_that_grows_with_precision_alone() -> None:
-    many = [i / 10_000 for i in range(5000)]
-    asked: list[int] = []
+    many = [i / 100_000 for i in range(50_000)]
+    for boundary in (0.0, 0.00001, 0.123, 0.49998, 0.5):
+        asked: list[int] = []
 
-    def keeps(place: int) -> bool:
-        asked.append(place)
-        return many[place] <= 0.123
+        def keeps(place: int, asked: list[int] = asked, boundary: float = boundary) -> bool:
+            asked.append(place)
+            return many[place] <= boundary
 
-    last_kept(many, keeps)
-    assert len(asked) <= math.ceil(math.log2(1 / NEAR)) + 1
+        assert abs(many[last_kept(many, keeps)] - min(boundary, many[-1])) <= NEAR * many[-1]
+        assert len(asked) <= math.ceil(math.log2(1 / NEAR)) + 2
 
 
 def test_all_may_keep_and_none() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from f3core.errors import PlanError
 from f3core.selection import Front, front, greedy, pareto, ranked
 
 Units = list[tuple[float, int]]
@@ -156,6 +157,6 @@ def test_ranked_selections_are_beginnings_of_the_order(savings: list[int], rando
 
 
 def test_damage_below_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="never negative, but one is -1"):
+    with pytest.raises(PlanError, match="never scores below 0, but one unit scored -1"):
         front([2.0, -1.0], [1, 1], [0, 1], additive=True)
     assert front([2.0, -1.0], [1, 1], [1, 0], additive=False).saved == (0, 1, 2)
