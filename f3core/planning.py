@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from f3core.candidates import front_of
 from f3core.costs import Costs
@@ -22,12 +22,14 @@ def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
     sites = []
     for index, fqn in enumerate(header.sites):
         component, _, path = fqn.partition(".")
-        removals = {
-            AttentionKind(kind): tuple(map(Removal, ways)) for kind, ways in header.removals.get(fqn, {}).items()
-        }
+        removals, lasting = (_from_words(listed.get(fqn, {})) for listed in (header.removals, header.lasting))
         layer = header.layers[index] if header.layers else index
-        sites.append(AttentionSite(component, path, layer, kinds=tuple(removals), removals=removals))
+        sites.append(AttentionSite(component, path, layer, tuple(removals), removals, lasting=lasting))
     return tuple(sites)
+
+
+def _from_words(removals: Mapping[str, Sequence[str]]) -> dict[AttentionKind, tuple[Removal, ...]]:
+    return {AttentionKind(kind): tuple(map(Removal, ways)) for kind, ways in removals.items()}
 
 
 def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Removal]:

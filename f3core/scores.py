@@ -6,7 +6,7 @@ Kept in numpy, so that plans can be made from saved scores without torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from f3core.errors import ScoresError
 from f3core.impact import Array, Impact
-from f3core.sites import KINDS, AttentionKind, AttentionSite
+from f3core.sites import KINDS, AttentionKind, AttentionSite, Removal
 
 VERSION = 1
 IMPACT = "impact"
@@ -53,7 +53,8 @@ class ScoresHeader:
     ``levels``: noise level of every step, noisy to clean. ``passes``: denoiser rows per step of one clip, by
     component and kind of forward. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift``
     measures.
-    ``removals``: what each site can lose and how, by fqn and kind, the default first.
+    ``removals``: what each site can lose and how, by fqn and kind, the default first; ``lasting``: those of them that
+    are done at every step or at none.
     ``identity``: what else must agree for scores to be of one calibration (model, steps, seed, query stride).
     ``costs``: the model's `Costs` as JSON, so that a plan needs no weights.
     """
@@ -66,6 +67,7 @@ class ScoresHeader:
     drift_target: AttentionKind
     layers: tuple[int, ...] = ()
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    lasting: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
 
@@ -76,9 +78,8 @@ class ScoresHeader:
         return cls(
             sites=tuple(site.fqn for site in every),
             layers=tuple(site.index for site in every),
-            removals={
-                site.fqn: {str(kind): tuple(map(str, ways)) for kind, ways in site.removals.items()} for site in every
-            },
+            removals={site.fqn: _in_words(site.removals) for site in every},
+            lasting={site.fqn: _in_words(site.lasting) for site in every},
             **other,
         )
 
@@ -95,14 +96,17 @@ class ScoresHeader:
         data["drift_target"] = AttentionKind(data["drift_target"])
         for name in ("sites", "heads", "levels", "layers"):
             data[name] = tuple(data[name])
-        data["removals"] = {
-            site: {kind: tuple(ways) for kind, ways in kinds.items()} for site, kinds in data["removals"].items()
-        }
+        for name in ("removals", "lasting"):
+            data[name] = {site: {kind: tuple(ways) for kind, ways in ks.items()} for site, ks in data[name].items()}
         data["passes"] = {
             component: {kind: tuple(rows) for kind, rows in kinds.items()}
             for component, kinds in data["passes"].items()
         }
         return cls(**data)
+
+
+def _in_words(removals: Mapping[AttentionKind, Sequence[Removal]]) -> dict[str, tuple[str, ...]]:
+    return {str(kind): tuple(map(str, ways)) for kind, ways in removals.items()}
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,7 @@ OTHER_HEADERS: dict[str, Any] = {
     "drift_target": AttentionKind.SELF,
     "layers": (0, 0, 1),
     "removals": {},
+    "lasting": {"transformer.a": {"TA": ("drop",)}},
     "identity": {"seed": 1, "model": "m"},
     "costs": {"forward": {}, "sites": {}},
 }
