@@ -106,10 +106,10 @@ def _steps(curve: Curve) -> RenderableType:
         saved, units = curve.front.saved[place], len(curve.front.units(place))
         more = _signed(saved - own, lambda number: f"{si(number)}MAC")
         damage = _signed(heights[place] - height, lambda number: f"{number:.3g}")
-        return [f"  one step {side}", f"{curve.share(saved):.1%}", str(units), more, f"{heights[place]:.4g}", damage]
+        return [f"  one step {side}", f"{curve.share(saved):.2%}", str(units), more, f"{heights[place]:.4g}", damage]
 
     head = ["", "MACs", "units", "saved", "predicted damage", ""]
-    this = ["● this plan", f"{share:.1%}", str(len(curve.plan.pruned)), "", f"{height:.4g}"]
+    this = ["● this plan", f"{share:.2%}", str(len(curve.plan.pruned)), "", f"{height:.4g}"]
     return terminal_table(head[:columns], [row[:columns] for row in (step("less"), this, step("more"))])
 
 

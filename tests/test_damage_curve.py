@@ -58,9 +58,9 @@ def test_the_terminal_marks_the_plan_and_prices_a_step() -> None:
     assert "predicted damage: sum of aas (up) against MACs saved (right)" in text
     assert text.count("●") == 2  # in the drawing and its legend
     rows = {name: line.split() for line in text.splitlines() for name in ("less", "this", "more") if f"{name} " in line}
-    assert rows["this"] == ["●", "this", "plan", "98.5%", "3", "3.75"]
-    assert rows["less"] == ["one", "step", "less", "98.8%", "2", "−100", "MMAC", "3.5", "−0.25"]
-    assert rows["more"] == ["one", "step", "more", "98.2%", "3", "+100", "MMAC", "4.75", "+1"]
+    assert rows["this"] == ["●", "this", "plan", "98.50%", "3", "3.75"]
+    assert rows["less"] == ["one", "step", "less", "98.75%", "2", "−100", "MMAC", "3.5", "−0.25"]
+    assert rows["more"] == ["one", "step", "more", "98.25%", "3", "+100", "MMAC", "4.75", "+1"]
     assert max(map(len, text.splitlines())) <= 80
 
 
