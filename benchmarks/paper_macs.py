@@ -23,7 +23,7 @@ from f3core.spec import load_spec
 
 RATIOS = (0.25, 0.5, 0.75)
 PASSES = {
-    "full_cogvideo.yaml": "one row's pass over the whole clip together with frame 1's own pass",
+    "full_cogvideo.yaml": "one row of a frame's forward, on average",
     "full_tune_a_video.yaml": "one forward of one row",
 }
 """what a row of a step is, by spec"""
@@ -35,8 +35,8 @@ there are attention maps, of a count that cannot be derived again from the offic
 therefore differ. In its Table 2 Tune-A-Video saves 24.57 TFLOPS: what half of 50 steps × 2 rows save when SC-Attn
 sees one frame of keys instead of two and attn_temp loses its maps (24.50 + 0.07 TMAC); below, ours stands beside it.
 
-CogVideo's first frame is drawn without guidance, but a row is counted like any other, so that its pass is counted
-twice a clip: about 9 % too much, before and after pruning alike.
+A CogVideo clip is counted frame by frame, each with the rows that it has: one for the first frame's own pass, which
+is drawn without guidance and without the temporal channel, two for all others.
 """
 PAPER_SAVING = {"Tune-A-Video, 8 frames": 24.57}
 """TFLOPS of maps that the paper's Table 2 saves at α = 50 %"""
