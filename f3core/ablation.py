@@ -155,7 +155,7 @@ class Sensor:
         # the step ranges stand for the sites: `hold` turns one of them on, whatever the noise level
         self._clock = restrict_(self._restricted, adapter, sites, target, removals, gates)
         self._seen: dict[tuple[int, str], list[Tensor]] = {}
-        """per range and kind of forward the changes [S, P, ...] of the prediction that each branch met so far has"""
+        """per range and kind of forward: predictions [1 + S, P, ...] of each branch met so far, the usual one first"""
 
     def around(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The denoiser's forward, after the restricted ones where it is one to try."""
@@ -169,11 +169,11 @@ class Sensor:
             with self._clock.hold(i):
                 tried.append(_prediction(self._restricted(*again[0], **again[1])))
         out = forward(*args, **kwargs)
-        change = torch.stack(tried) - _prediction(out)
-        rows, met = change.shape[1], self._seen.setdefault((k, layout.kind), [])
+        predicted = torch.stack([_prediction(out), *tried])
+        rows, met = predicted.shape[1], self._seen.setdefault((k, layout.kind), [])
         if rows % self._prompts:
             raise ModelError(f"a forward of {rows} rows cannot be shared by {self._prompts} prompts")
-        met.extend(change.view(len(tried), -1, self._prompts, *change.shape[2:]).unbind(1))
+        met.extend(predicted.view(len(predicted), -1, self._prompts, *predicted.shape[2:]).unbind(1))
         return out
 
     def drifts(self, ranges: int) -> tuple[Array, Array]:
@@ -184,20 +184,27 @@ class Sensor:
         """
         together = np.zeros((ranges, len(self._sites), self._prompts))
         apart = np.zeros((ranges, len(self._sites), len(self._branches), self._prompts))
-        for (k, _), changes in self._seen.items():
-            weights = self._branches if len(changes) > 1 else (1.0,)  # a step may go without guidance
-            times, left = divmod(len(changes), len(weights))
+        for (k, _), predicted in self._seen.items():
+            weights = self._branches if len(predicted) > 1 else (1.0,)  # a step may go without guidance
+            times, left = divmod(len(predicted), len(weights))
             if left or (times > 1 and not self._adapter.several_kinds):
                 raise ModelError(
-                    f"{len(changes)} guidance branches ran at a step, but adapter {self._adapter.name!r} names "
+                    f"{len(predicted)} guidance branches ran at a step, but adapter {self._adapter.name!r} names "
                     f"{len(weights)}; see its `branches`"
                 )
-            for first in range(0, len(changes), len(weights)):
-                weighted = [weight * change for weight, change in zip(weights, changes[first:], strict=False)]
-                together[k] += _mean_square(sum(weighted[1:], weighted[0]))
-                for b, one in enumerate(weighted):
-                    apart[k, :, b] += _mean_square(one)
+            for first in range(0, len(predicted), len(weights)):
+                parts = [w * part.double() for w, part in zip(weights, predicted[first:], strict=False)]
+                usual = torch.stack([part[0] for part in parts]).sum(0)
+                changes = torch.stack([part[1:] - part[0] for part in parts])
+                together[k] += self._distances(usual, changes.sum(0))
+                for b, change in enumerate(changes):
+                    apart[k, :, b] += self._distances(usual, change)
         return together, apart
+
+    def _distances(self, usual: Tensor, changes: Tensor) -> Array:
+        """[S, P], how far ``changes`` [S, P, ...] take the guided prediction from the ``usual`` one [P, ...]."""
+        found: Array = torch.stack([self._adapter.distance(usual, usual + one) for one in changes]).cpu().numpy()
+        return found
 
 
 def _prediction(out: Any) -> Tensor:
@@ -211,9 +218,3 @@ def _first_of(out: Any) -> Iterable[Any]:
     if isinstance(out, (list, tuple)) and out:
         return out
     raise ModelError(f"a denoiser returned {type(out).__name__}, in which no tensor is found")
-
-
-def _mean_square(change: Tensor) -> Array:
-    """[S, P] of [S, P, ...]."""
-    mean: Array = change.double().square().flatten(2).mean(2).cpu().numpy()
-    return mean

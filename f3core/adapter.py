@@ -123,6 +123,12 @@ class Adapter(ABC):
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         """The timestep value of a forward with these arguments: high is noisy. May read tensor values."""
 
+    def distance(self, prediction: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """How far apart two predictions [B, ...] of a denoiser are, guidance applied, row by row: [B]. The mean squared
+        difference, unless what is predicted is no point in space, such as a distribution to draw from.
+        """
+        return (prediction - other).square().flatten(1).mean(1)
+
     @abstractmethod
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None

@@ -22,8 +22,8 @@ class Impact:
 
     ``damage`` [K, P]: mean squared error of the clip, against the unpruned model's from the same noise, when all sites
     lose the target in a step range and nowhere else.
-    ``output_drift`` [K, S, P]: mean squared change, per element, of what the denoiser predicts with guidance when a
-    site alone loses the target in the first step of a range; 0 where the site does not run there.
+    ``output_drift`` [K, S, P]: how far what the denoiser predicts with guidance moves (`Adapter.distance`: the mean
+    square) when a site alone loses the target in the first step of a range; 0 where the site does not run there.
     ``branch_drift`` [K, S, B, P]: the same when it loses it in one guidance branch only, weighted as guidance weighs
     it. ``branches``: by component, the weight of each branch in the prediction, in the order in which they run.
     """

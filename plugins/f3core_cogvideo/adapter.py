@@ -159,6 +159,12 @@ class CogVideoAdapter(Adapter):
         cache = kwargs.get("cache")
         return noise_level(cache.config.stage, cache.running, cache.total) if cache is not None else 0.0
 
+    def distance(self, prediction: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Total variation between the distributions that tokens are drawn from, mean over tokens, of logits
+        [B, L, V]: how likely a draw comes out another."""
+        gap = prediction.softmax(-1) - other.softmax(-1)
+        return gap.abs().sum(-1).flatten(1).mean(1) / 2
+
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
     ) -> dict[str, Any]:
