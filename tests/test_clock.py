@@ -43,6 +43,20 @@ def test_gates() -> None:
         assert [gate.active() for gate in (always, early, never)] == [True, active, False]
 
 
+def test_a_forward_over_several_steps_asks_a_gate_about_each() -> None:
+    clock = Clock((StepRange(low=500), StepRange(high=500)))
+    always, early = Gate(clock), Gate(clock, frozenset({0}))
+    clock.tick(100.0)
+    assert [(always.active_at(level), early.active_at(level)) for level in (900.0, 100.0)] == [
+        (True, True),
+        (True, False),
+    ]
+    with clock.hold(0):
+        assert (early.active_at(900.0), early.active_at(100.0)) == (True, True)
+    with clock.hold(1):
+        assert (early.active_at(900.0), early.active_at(100.0)) == (False, False)
+
+
 def test_a_held_clock_stays_where_it_is_put() -> None:
     clock = Clock((StepRange(low=500), StepRange(high=500)))
     late = Gate(clock, frozenset({1}))
