@@ -168,3 +168,14 @@ def test_what_the_model_cannot_do_is_named() -> None:
     for call in (AttentionCall(2, 2, 4, 9, 9), AttentionCall(1, 10, 4, 9, 9)):
         with pytest.raises(ProbeError, match="makes no attention call like"):
             ADAPTER.segments(site, layout, call)
+
+
+def test_distance_is_the_share_of_draws_that_come_out_another() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(2, 2, 3, 7).double()
+    found = CogVideoAdapter().distance(one, other)
+    for row in range(2):
+        same = torch.minimum(one[row].softmax(-1), other[row].softmax(-1)).sum(-1)  # of a best coupling of two draws
+        assert float(found[row]) == pytest.approx(float((1 - same).mean()))
+    assert torch.equal(CogVideoAdapter().distance(one, one), torch.zeros(2).double())
+    assert torch.allclose(CogVideoAdapter().distance(one, one + 5), torch.zeros(2).double())  # logits shift freely
