@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,13 +35,15 @@ class Model:
 class Sketch:
     """A model as far as its costs go. ``denoisers`` on meta, by component, in the order in which they run; ``inputs``:
     keyword arguments of a one-row forward of each, by kind of forward; ``levels``: the noise levels of a generation,
-    noisy to clean; ``rows``: by component and kind, the rows of one clip that it runs at each level (guidance counted).
+    noisy to clean; ``rows``: by component and kind, the rows of one clip that it runs at each level (guidance counted);
+    ``unconditional``: of these, those of guidance's unconditional branch, where the adapter tells them apart.
     """
 
     denoisers: Mapping[str, nn.Module]
     inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]
     levels: tuple[float, ...]
     rows: Mapping[str, Mapping[str, tuple[int, ...]]]
+    unconditional: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
 
 class Adapter(ABC):
@@ -54,6 +56,8 @@ class Adapter(ABC):
     name: ClassVar[str]
     several_kinds: ClassVar[bool] = False
     """Whether the forwards of one denoiser in one generation differ in cost, and so their layouts in `Layout.kind`"""
+    tells_branches: ClassVar[bool] = False
+    """Whether `unconditional_rows` knows the branches of guidance in the calls of this adapter's pipelines"""
 
     # --- the pipeline -------------------------------------------------------------------------------------------
 
@@ -88,7 +92,7 @@ class Adapter(ABC):
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
         """What each guidance branch of a generation with ``call`` weighs in the prediction, in the order in which the
         component meets them: one forward after the other, or rows stacked branch by branch. Classifier-free guidance
-        of scale s weighs the captioned branch s and the other 1 − s.
+        of scale s weighs the conditional branch s and the unconditional one 1 − s, the least.
         """
         return (1.0,)
 
@@ -122,6 +126,15 @@ class Adapter(ABC):
     @abstractmethod
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         """The timestep value of a forward with these arguments: high is noisy. May read tensor values."""
+
+    def unconditional_rows(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> range | None:
+        """Batch rows of the call being made that are of guidance's unconditional branch: no row where it is unguided.
+        None where the call does not tell; it is never guessed from the arguments, where two prompts and one prompt
+        guided look alike.
+
+        An unpruned denoiser needs to know only while `observable` is active, a pruned one always.
+        """
+        return None
 
     def distance(self, prediction: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """How far apart two predictions [B, ...] of a denoiser are, guidance applied, row by row: [B]. The mean squared
@@ -163,5 +176,6 @@ class Adapter(ABC):
 
     @contextlib.contextmanager
     def observable(self, pipeline: Any) -> Iterator[None]:
-        """While active, attention of the denoisers goes through ``scaled_dot_product_attention``."""
+        """While active, attention of the denoisers goes through ``scaled_dot_product_attention``, and their calls tell
+        the branches of guidance as far as the adapter does."""
         yield

@@ -141,17 +141,20 @@ def _header(
         adapter=adapter.name,
         heads=tuple(heads.get((name, i), 0) for name, i, _ in every),
         levels=tuple(levels),
-        passes={name: _passes(probe, levels, prompts) for name, probe in probes.items()},
+        passes={name: _passes(probe, probe.rows, levels, prompts) for name, probe in probes.items()},
+        unconditional={name: _passes(probe, probe.unconditional, levels, prompts) for name, probe in probes.items()},
         drift_target=target,
         identity=dict(identity),
         costs=costs.model_dump(mode="json") if costs else None,
     )
 
 
-def _passes(probe: Probe, levels: Sequence[float], prompts: int) -> dict[str, tuple[int, ...]]:
-    """Rows of one clip at each level, by kind of forward."""
-    found = {kind: [0] * len(levels) for _, kind in probe.rows}
-    for (step, kind), rows in probe.rows.items():
+def _passes(
+    probe: Probe, counted: Mapping[tuple[int, str], int], levels: Sequence[float], prompts: int
+) -> dict[str, tuple[int, ...]]:
+    """Rows of one clip at each level, by kind of forward, of those ``counted`` by step and kind."""
+    found = {kind: [0] * len(levels) for _, kind in counted}
+    for (step, kind), rows in counted.items():
         found[kind][levels.index(probe.levels[step])] += rows
     return {kind: tuple(n // prompts for n in rows) for kind, rows in found.items()}
 

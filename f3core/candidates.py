@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from f3core.costs import unit_saving
+from f3core.costs import Passes, unit_saving
 from f3core.errors import PlanError
 from f3core.method import PlanRequest
 from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, rank, select
 from f3core.selection import Front, front
+from f3core.sites import GuidanceBranch
 
 
 @dataclass(frozen=True)
@@ -18,30 +19,40 @@ class Candidates:
     """The units of a request over ``step_ranges``, in canonical order.
 
     ``savings``: MACs of one generation that each unit's removal saves, of ``macs_before``. ``passes``: by component
-    and kind of forward, denoiser rows of one clip in each step range.
+    and kind of forward, denoiser rows of one clip in each step range; ``unconditional``: of these, those of guidance's
+    unconditional branch.
     """
 
     request: PlanRequest
     step_ranges: tuple[StepRange, ...]
     units: tuple[Unit, ...]
-    passes: Mapping[str, Mapping[str, tuple[int, ...]]]
+    passes: dict[str, dict[str, tuple[int, ...]]]
+    unconditional: dict[str, dict[str, tuple[int, ...]]]
     savings: tuple[int, ...]
     macs_before: int
 
     @classmethod
     def of(cls, request: PlanRequest, step_ranges: tuple[StepRange, ...]) -> Candidates:
-        """All units along the request's axis. Raises `PlanError` when no site can lose the target."""
+        """All units along the request's axis. Raises `PlanError` when no site can lose the target, or no forward is of
+        the branch of guidance that is to be pruned."""
         sites = [site for site in request.sites if site.fqn in request.removals]
         if not sites:
             raise PlanError(f"no site of this model can lose {request.target}")
         header, costs = request.scores.header, request.costs
-        passes = {
-            name: {kind: _by_range(header.levels, rows, step_ranges) for kind, rows in kinds.items()}
-            for name, kinds in header.passes.items()
-        }
+        passes = _by_range(header.levels, header.passes, step_ranges)
+        unconditional = _by_range(header.levels, header.unconditional, step_ranges)
+        reach = passes
+        if request.branch is not GuidanceBranch.BOTH:
+            reach = unconditional
+            sites = [site for site in sites if any(map(any, reach.get(site.component, {}).values()))]
+            if not sites:
+                raise PlanError(
+                    f"this generation runs nothing that is known to be of guidance's {request.branch} branch: it is "
+                    f"unguided, or adapter {request.adapter!r} cannot tell the branches apart; prune both"
+                )
         macs = costs.generation(passes)
         units = make_units(
-            sites, request.axis, len(step_ranges), lambda fqn, i: costs.occurs(fqn, request.target, passes, i)
+            sites, request.axis, len(step_ranges), lambda fqn, i: costs.occurs(fqn, request.target, reach, i)
         )
         if not units:
             raise PlanError(f"this generation computes no {request.target} at any site that can lose it")
@@ -50,14 +61,16 @@ class Candidates:
             step_ranges,
             units,
             passes,
-            tuple(unit_saving(unit, costs, request.target, request.removals, passes) for unit in units),
+            unconditional,
+            tuple(unit_saving(unit, costs, request.target, request.removals, reach) for unit in units),
             macs,
         )
 
     def scored(self) -> list[float]:
         """What the request's criterion gives each unit. Raises `ScoresError` where a measurement is missing."""
         asked = self.request
-        return asked.criterion.score(self.units, self.step_ranges, asked.scores, asked.target, asked.seed)
+        scores = asked.scores.within(asked.branch)
+        return asked.criterion.score(self.units, self.step_ranges, scores, asked.target, asked.seed)
 
     def chosen(self, scores: Sequence[float]) -> frozenset[int]:
         """Indices of the units that go: the request's ratio of them, or what its budget takes.
@@ -88,6 +101,7 @@ class Candidates:
             method=method,
             criterion=asked.criterion.name,
             target=asked.target,
+            branch=asked.branch,
             axis=asked.axis,
             ratio=asked.ratio if asked.ratio is not None else len(chosen) / len(self.units),
             budget=asked.budget,
@@ -97,14 +111,22 @@ class Candidates:
                 Verdict(**dict(unit), score=float(score), pruned=i in chosen, macs_saved=saving)
                 for i, (unit, score, saving) in enumerate(zip(self.units, scores, self.savings, strict=True))
             ),
-            passes=dict(self.passes),
+            passes=self.passes,
+            unconditional=self.unconditional,
             macs_before=self.macs_before,
             macs_after=self.macs_before - sum(self.savings[i] for i in chosen),
         )
 
 
-def _by_range(levels: Sequence[float], rows: Sequence[int], step_ranges: Sequence[StepRange]) -> tuple[int, ...]:
-    return tuple(sum(n for level, n in zip(levels, rows, strict=True) if level in r) for r in step_ranges)
+def _by_range(
+    levels: Sequence[float], passes: Passes, step_ranges: Sequence[StepRange]
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Passes in each step range, from those at each level."""
+
+    def summed(rows: Sequence[int]) -> tuple[int, ...]:
+        return tuple(sum(n for level, n in zip(levels, rows, strict=True) if level in r) for r in step_ranges)
+
+    return {name: {kind: summed(rows) for kind, rows in kinds.items()} for name, kinds in passes.items()}
 
 
 def front_of(units: Sequence[Unit], scores: Sequence[float], savings: Sequence[int], *, additive: bool) -> Front:

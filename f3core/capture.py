@@ -10,11 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from f3core.errors import ModelError
+from f3core.guidance import take_rows
 from f3core.probe import replaced_forward
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def watch_forwards(
         if layout is not None:
             if layout.kind not in seen[name].inputs:
                 named = _named(denoisers[name], args, kwargs)
-                seen[name].inputs[layout.kind] = {k: _one_row(v, layout.batch) for k, v in named.items()}
+                seen[name].inputs[layout.kind] = take_rows(named, layout.batch, range(1))
             seen[name].counted[layout.kind, adapter.noise_level(args, kwargs)] += layout.batch
             noted(seen)
         return forward(*args, **kwargs)
@@ -98,8 +97,3 @@ def _named(denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     """All arguments by keyword, so that they can be passed on without knowing their order."""
     positional = zip(inspect.signature(type(denoiser).forward).parameters, (denoiser, *args), strict=False)
     return {**dict(list(positional)[1:]), **kwargs}
-
-
-def _one_row(value: Any, batch: int) -> Any:
-    """The first of ``batch`` rows of every tensor that has so many, in whatever pytree holds them."""
-    return tree_map_only(torch.Tensor, lambda t: t[:1] if t.ndim and t.shape[0] == batch else t, value)

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from f3core.sites import GuidanceBranch
+
 if TYPE_CHECKING:
     from f3core.plan import StepRange
     from f3core.sites import Layout
@@ -14,12 +16,16 @@ if TYPE_CHECKING:
 class Clock:
     """Token layout and step range of the running forward, shared by a denoiser and its pruned sites.
 
+    ``branch``: whose rows are pruned; ``reached``: whether those that run are of it.
+
     Compiled code reads only ``frames``, ``tokens`` and whether a gate is on, so it is compiled once per distinct state
     of the gates, however many step ranges there are.
     """
 
-    def __init__(self, step_ranges: Sequence[StepRange] = ()) -> None:
+    def __init__(self, step_ranges: Sequence[StepRange] = (), branch: GuidanceBranch = GuidanceBranch.BOTH) -> None:
         self.step_ranges = tuple(step_ranges)
+        self.branch = branch
+        self.reached = True
         self.step_range = 0
         self.frames = 1
         self.tokens = 0
@@ -31,31 +37,32 @@ class Clock:
         self.frames = layout.frames
         self.tokens = layout.tokens
 
-    def tick(self, level: float) -> None:
+    def tick(self, level: float, *, reached: bool = True) -> None:
         """Take the noise level of the forward that starts. The ranges of a plan leave no gap, so one holds it."""
         for index, step_range in enumerate(self.step_ranges):
             if level in step_range:
-                self._turn(index)
+                self._turn(index, reached)
                 return
 
     @contextlib.contextmanager
-    def hold(self, step_range: int) -> Iterator[None]:
+    def hold(self, step_range: int, *, reached: bool = True) -> Iterator[None]:
         """Pretend that a step range runs, whatever the timestep; for counting, where timesteps have no values."""
-        self._turn(step_range)
+        self._turn(step_range, reached)
         self.held = True
         try:
             yield
         finally:
             self.held = False
 
-    def _turn(self, step_range: int) -> None:
+    def _turn(self, step_range: int, reached: bool) -> None:
         self.step_range = step_range
+        self.reached = reached
         for gate in self.gates:
-            gate.on = gate.ranges is None or step_range in gate.ranges
+            gate.on = reached and (gate.ranges is None or step_range in gate.ranges)
 
 
 class Gate:
-    """When a site is pruned: always, or while the clock is in one of ``ranges``."""
+    """When a site is pruned: always, or while the clock is in one of ``ranges``, as far as its rows are reached."""
 
     def __init__(self, clock: Clock, ranges: frozenset[int] | None = None) -> None:
         self.clock = clock
@@ -77,4 +84,4 @@ class Gate:
         the clock is held, the running step range stands for every level."""
         if self.ranges is None or self.clock.held:
             return self.on
-        return any(level in self.clock.step_ranges[index] for index in self.ranges)
+        return self.clock.reached and any(level in self.clock.step_ranges[index] for index in self.ranges)

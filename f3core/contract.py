@@ -16,7 +16,15 @@ from f3core.costs import Costs, Passes, unit_saving
 from f3core.explicit import Intercept, attention_weights, pairs
 from f3core.meta import again, share_copy
 from f3core.plan import PruningPlan, StepRange, Verdict, make_units
-from f3core.sites import FORWARD, AttentionCall, AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.sites import (
+    FORWARD,
+    AttentionCall,
+    AttentionKind,
+    AttentionSite,
+    GuidanceBranch,
+    PruningAxis,
+    Removal,
+)
 from f3core.surgery import apply_plan_
 
 Change = tuple[AttentionKind, Removal]
@@ -32,11 +40,13 @@ def example_plan(
     chosen: Collection[int] | None = None,
     prices: Costs | None = None,
     passes: Passes | None = None,
+    unconditional: Passes | None = None,
 ) -> PruningPlan:
     """A plan that makes ``change`` at the units ``chosen`` (numbers along the axis; None: all) of the sites listing it.
 
     Unit i scores i. Savings are predicted where ``prices`` are given, for ``passes`` rows a step range (left out, one
-    of the only kind of forward).
+    of the only kind of forward). ``unconditional``: those of guidance's unconditional branch; where they are given, it
+    is pruned alone.
     """
     target, removal = change
     able = [site for site in sites if removal in site.removals.get(target, ())]
@@ -45,14 +55,19 @@ def example_plan(
     picked = range(len(units)) if chosen is None else chosen
     kinds = {site.component: [FORWARD] for site in sites} if prices is None else prices.forward
     given = passes or {name: dict.fromkeys(listed, (1,) * len(ranges)) for name, listed in kinds.items()}
-    rows = {name: {kind: tuple(times) for kind, times in listed.items()} for name, listed in given.items()}
-    saved = [unit_saving(u, prices, target, removals, rows) if prices else 0 for u in units]
+    rows, apart = (
+        {name: {kind: tuple(times) for kind, times in listed.items()} for name, listed in every.items()}
+        for every in (given, unconditional or {})
+    )
+    reach = rows if unconditional is None else apart
+    saved = [unit_saving(u, prices, target, removals, reach) if prices else 0 for u in units]
     before = prices.generation(rows) if prices else 0
     return PruningPlan(
         adapter=adapter,
         method="contract",
         criterion="order",
         target=target,
+        branch=GuidanceBranch.BOTH if unconditional is None else GuidanceBranch.UNCONDITIONAL,
         axis=axis,
         ratio=len(picked) / max(1, len(units)),
         step_ranges=ranges,
@@ -61,6 +76,7 @@ def example_plan(
             Verdict(**dict(unit), score=i, pruned=i in picked, macs_saved=saved[i]) for i, unit in enumerate(units)
         ),
         passes=rows,
+        unconditional=apart,
         macs_before=before,
         macs_after=before - sum(saved[i] for i in picked),
     )

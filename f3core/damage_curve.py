@@ -184,7 +184,7 @@ def draw(curve: Curve, plans: Sequence[PruningPlan], path: Path) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.suptitle(
-        f"What pruning {curve.plan.target} offers: axis {curve.plan.axis}, {plural(len(curve.plan.units), 'unit')}",
+        f"What pruning {curve.plan.scope} offers: axis {curve.plan.axis}, {plural(len(curve.plan.units), 'unit')}",
         color=INK,
         fontsize=11,
     )

@@ -17,6 +17,7 @@ from f3core import figures, report
 from f3core.adapter import Adapter, Model
 from f3core.budget import Tried
 from f3core.errors import ModelError, OutputError, SpecError
+from f3core.guidance import check_branch
 from f3core.identity import check_scores
 from f3core.job import CALL_FILE, Job, match_classes, resolve
 from f3core.measure import Listener, measure
@@ -198,6 +199,7 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
         denoiser.eval()
     sites = tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
     chosen_removals(job, sites)
+    check_branch(job, adapter, pipeline)
     listener("Loading the model", 1, 1)
     return Model(adapter, pipeline, denoisers, sites, job.call)
 

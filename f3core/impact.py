@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from f3core.plan import StepRange
-from f3core.sites import AttentionKind, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, Removal
 
 Array = NDArray[np.float64]
 
@@ -61,6 +61,21 @@ class Impact:
         amplified = self.damage.mean(axis=1) / np.maximum(member.sum(axis=1), 1)
         spread: Array = np.einsum("k,ks,kt->st", amplified, shares, member)
         return spread
+
+    def within(self, branch: GuidanceBranch) -> Impact:
+        """The impact of the same removals in ``branch`` alone: measured for both; for the unconditional one the drift
+        that each site has there, with the damage of a range predicted by the amplification that it has with both.
+        """
+        if branch is GuidanceBranch.BOTH:
+            return self
+        drift = np.zeros_like(self.output_drift)
+        for i, site in enumerate(self.sites):
+            weights = self.branches[site.partition(".")[0]]
+            if len(weights) > 1:
+                drift[:, i] = self.branch_drift[:, i, weights.index(min(weights))]
+        alone, both = (every.mean(axis=2).sum(axis=1) for every in (drift, self.output_drift))
+        part = np.divide(alone, both, out=np.zeros_like(both), where=both > 0)
+        return replace(self, damage=self.damage * part[:, None], output_drift=drift)
 
     def to_json(self) -> str:
         """All but the arrays, as JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,8 @@ def count_pruned(
 ) -> tuple[dict[str, MacsChange], MacsChange]:
     """MACs before (from ``costs``), predicted and counted, of pruned ``denoisers``: of one forward, of one generation.
 
-    A component's forward is told for the kind of forward and the step range in which most is saved; one that runs in no
-    range is left out. One count per kind and distinct gate state.
+    A component's forward is told for the kind of forward, step range and branch of guidance in which most is saved; one
+    that runs in no range is left out. One count per kind and distinct gate state.
     """
     forwards: dict[str, MacsChange] = {}
     whole_before, whole_after = Counter[str](), Counter[str]()
@@ -88,12 +88,10 @@ def count_pruned(
         told: list[MacsChange] = []
         for kind, rows in plan.passes[name].items():
             before, counted = _kinds(costs, name, kind), dict[frozenset[str], Macs]()
-            for index, times in enumerate(rows):
-                if not times:
-                    continue
-                state = frozenset(fqn for fqn, ranges in gates.items() if index in ranges)
+            for index, reached, times in _alike(rows, plan.reach[name][kind]):
+                state = frozenset(fqn for fqn, ranges in gates.items() if reached and index in ranges)
                 if state not in counted:
-                    counted[state] = _count_state(adapter, denoiser, name, inputs[name][kind], index)
+                    counted[state] = _count_state(adapter, denoiser, name, inputs[name][kind], index, reached)
                 _add_(whole_before, before, times)
                 _add_(whole_after, counted[state], times)
             for state, after in counted.items():
@@ -106,11 +104,19 @@ def count_pruned(
     )
 
 
-def _count_state(adapter: Adapter, denoiser: nn.Module, name: str, inputs: Mapping[str, Any], step_range: int) -> Macs:
+def _alike(rows: Sequence[int], reach: Sequence[int]) -> Iterator[tuple[int, bool, int]]:
+    """(step range, whether pruning reaches them, how many) of rows that pruning treats alike."""
+    for index, (every, reached) in enumerate(zip(rows, reach, strict=True)):
+        yield from ((index, inside, n) for inside, n in ((True, reached), (False, every - reached)) if n)
+
+
+def _count_state(
+    adapter: Adapter, denoiser: nn.Module, name: str, inputs: Mapping[str, Any], step_range: int, reached: bool
+) -> Macs:
     copy, given = meta_copy(denoiser), on_meta(dict(inputs))
     if not isinstance(copy, Pruned):
         return _macs(count(copy, given, adapter, name))
-    with copy.f3_clock.hold(step_range):
+    with copy.f3_clock.hold(step_range, reached=reached):
         return _macs(count(copy, given, adapter, name))
 
 

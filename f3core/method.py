@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,8 @@ class PlanRequest:
     ratio: float | None
     """share of the units that goes; None where a budget decides"""
     budget: Budget | None = None
+    branch: GuidanceBranch = GuidanceBranch.BOTH
+    """of which branch of guidance the forwards are pruned"""
     step_ranges: int | None = None
     """how many step ranges the calibrated steps are cut into; the axis decides when None"""
     seed: int = 0
@@ -70,7 +72,11 @@ class Criterion(ABC):
     def score(
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
     ) -> list[float]:
-        """One finite number a unit, in the order of ``units``. Raises `ScoresError` where a measurement is missing."""
+        """One finite number a unit, in the order of ``units``. Raises `ScoresError` where a measurement is missing.
+
+        ``scores`` are those of the branch of guidance that is pruned, as far as they are told by branch
+        (`Scores.within`).
+        """
 
 
 class Metric(ABC):

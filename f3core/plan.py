@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from f3core.budget import Budget
 from f3core.errors import OutputError, PlanError
-from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal, scope
+
+if TYPE_CHECKING:
+    from f3core.costs import Passes
 
 
 class _Frozen(BaseModel):
@@ -58,7 +62,8 @@ class PruningPlan(_Frozen):
     """Which units go, by which removal, and what that is predicted to save. A file one can review.
 
     ``ratio`` is the share of units asked for, or under a ``budget`` the share that went. ``passes`` holds, per
-    component and kind of forward, how many denoiser rows one clip needs in each step range (guidance counted).
+    component and kind of forward, how many denoiser rows one clip needs in each step range (guidance counted);
+    ``unconditional``: of these, those of guidance's unconditional branch, where they are told apart.
     """
 
     version: int = Field(default=1, ge=1, le=1)
@@ -66,6 +71,7 @@ class PruningPlan(_Frozen):
     method: str
     criterion: str
     target: AttentionKind
+    branch: GuidanceBranch = GuidanceBranch.BOTH
     axis: PruningAxis
     ratio: float = Field(ge=0, le=1)
     budget: Budget | None = None
@@ -73,6 +79,7 @@ class PruningPlan(_Frozen):
     removals: dict[str, Removal]
     units: tuple[Verdict, ...]
     passes: dict[str, dict[str, tuple[int, ...]]]
+    unconditional: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)
     macs_before: int
     macs_after: int
 
@@ -84,12 +91,24 @@ class PruningPlan(_Frozen):
             missing = [site for site in unit.sites if site not in self.removals]
             if missing:
                 raise ValueError(f"unit {unit.name!r} names {missing[0]!r}, for which the plan has no removal")
+        if any(kind not in self.reach.get(name, {}) for name, kinds in self.passes.items() for kind in kinds):
+            raise ValueError(f"it does not say which passes are of the {self.branch} branch that it prunes")
         return self
 
     @property
     def pruned(self) -> tuple[Verdict, ...]:
         """The units that go."""
         return tuple(unit for unit in self.units if unit.pruned)
+
+    @property
+    def reach(self) -> Passes:
+        """Of ``passes``, the rows in which units that go are pruned: those of the plan's branch."""
+        return self.passes if self.branch is GuidanceBranch.BOTH else self.unconditional
+
+    @property
+    def scope(self) -> str:
+        """What goes, in words."""
+        return scope(self.target, self.branch)
 
     @property
     def macs_share(self) -> float:
@@ -117,12 +136,15 @@ class PruningPlan(_Frozen):
         return {site: frozenset(ranges) for site, ranges in found.items()}
 
     def always(self, site: str) -> bool:
-        """Whether a site is pruned at every step, so that what it loses can leave the model."""
-        return len(self.gates().get(site, ())) == len(self.step_ranges)
+        """Whether a site is pruned in every forward, so that what it loses can leave the model."""
+        return self._everywhere(self.gates().get(site, frozenset()))
 
     def gated(self) -> bool:
-        """Whether the pruned model differs from step to step."""
-        return any(len(ranges) < len(self.step_ranges) for ranges in self.gates().values())
+        """Whether the pruned model differs from forward to forward, by step or by branch of guidance."""
+        return not all(map(self._everywhere, self.gates().values()))
+
+    def _everywhere(self, ranges: frozenset[int]) -> bool:
+        return self.branch is GuidanceBranch.BOTH and len(ranges) == len(self.step_ranges)
 
     def range_of(self, level: float) -> int:
         """The step range that a noise level falls into."""

@@ -14,7 +14,7 @@ from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.scores import Scores, ScoresHeader
 from f3core.selection import Front
-from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal, lasts
+from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal, lasts
 
 
 def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
@@ -37,7 +37,7 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     do it their own default.
 
     Raises `SpecError` when no site can lose the target, or none by the spec's removal, or one only at every step while
-    the spec's axis goes by steps.
+    the spec's axis goes by steps, or prunes one branch of guidance.
     """
     spec, sites = job.file.spec.prune, list(sites)
     able = {site.fqn: listed for site in sites if (listed := site.removals.get(spec.target, ()))}
@@ -51,10 +51,12 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
         fqn: spec.removal if spec.removal is not None and spec.removal in listed else listed[0]
         for fqn, listed in able.items()
     }
-    if spec.axis not in (None, PruningAxis.LAYER):
+    by_branch = spec.branch is not GuidanceBranch.BOTH
+    if by_branch or spec.axis not in (None, PruningAxis.LAYER):
         for site in sites:
             if site.fqn in chosen and chosen[site.fqn] not in site.gated(spec.target):
-                raise job.file.error(("prune", "axis"), lasts(site.fqn, spec.target, chosen[site.fqn]))
+                place = ("prune", "branch" if by_branch else "axis")
+                raise job.file.error(place, lasts(site.fqn, spec.target, chosen[site.fqn]))
     return chosen
 
 
@@ -83,6 +85,7 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
             criterion=job.registry.make("criterion", spec.criterion),
             ratio=spec.ratio if ratio is None else ratio,
             budget=spec.budget if ratio is None else None,
+            branch=spec.branch,
             step_ranges=spec.step_ranges,
             seed=spec.seed,
         )

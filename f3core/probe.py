@@ -123,6 +123,8 @@ class Probe:
         self.levels: list[float] = []
         self.rows: dict[tuple[int, str], int] = {}
         """denoiser rows by step and kind of forward"""
+        self.unconditional: dict[tuple[int, str], int] = {}
+        """of these, the rows that their calls tell to be of guidance's unconditional branch"""
 
     @property
     def step(self) -> int:
@@ -150,6 +152,8 @@ class Probe:
             self.levels.append(level)
         at = self.step, self._layout.kind
         self.rows[at] = self.rows.get(at, 0) + self._layout.batch
+        told = self._adapter.unconditional_rows(self._denoiser, args, kwargs)
+        self.unconditional[at] = self.unconditional.get(at, 0) + len(told or ())
         return forward(*args, **kwargs)
 
     def _unwatched(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -20,7 +20,7 @@ from f3core.evaluate import PairedTiming
 from f3core.footprint import Memory
 from f3core.plan import PruningPlan, Verdict
 from f3core.report_text import render, si, to_markdown
-from f3core.sites import AttentionKind, PruningAxis, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, scope
 
 __all__ = [
     "Counts",
@@ -85,19 +85,25 @@ class Quality(_Frozen):
 
 class PlanSummary(_Frozen):
     """A plan as a report tells it. ``sites``: pruned sites by removal; ``gated``: whether the pruned model differs from
-    step to step, and so keeps weights that only some steps use."""
+    forward to forward, by step or by branch of guidance, and so keeps weights that only some use."""
 
     adapter: str
     method: str
     criterion: str
     axis: PruningAxis
     target: AttentionKind
+    branch: GuidanceBranch = GuidanceBranch.BOTH
     ratio: float
     budget: Budget | None = None
     sites: dict[Removal, int]
     gated: bool
     step_ranges: tuple[str, ...]
     units: tuple[Verdict, ...]
+
+    @property
+    def scope(self) -> str:
+        """What goes, in words."""
+        return scope(self.target, self.branch)
 
     @property
     def pruned(self) -> int:
@@ -118,6 +124,7 @@ class PlanSummary(_Frozen):
             criterion=plan.criterion,
             axis=plan.axis,
             target=plan.target,
+            branch=plan.branch,
             ratio=plan.ratio,
             budget=plan.budget,
             sites=dict(Counter(plan.removals[site] for site in plan.gates())),
@@ -200,8 +207,8 @@ def _of_plan(plan: PlanSummary) -> list[str]:
         found.append(f"Nothing was pruned: none of {len(plan.units)} units goes ({plan.goal}).")
     if plan.gated:
         found.append(
-            f"On the {plan.axis} axis some sites are pruned at some steps only. They keep their weights, which the "
-            "other steps need: work is saved, parameters and disk space there are not."
+            f"On the {plan.axis} axis, {plan.scope} is pruned in some forwards only. Sites keep their weights, which "
+            "the other forwards need: work is saved, parameters and disk space there are not."
         )
     if plan.sites.get(Removal.MASK):
         found.append(

@@ -100,7 +100,7 @@ def _better(before: float, after: float, higher: bool = False) -> bool | None:
 
 def sections(report: Report) -> Iterator[Section]:
     """The tables of a report, in order; those without a row are left out."""
-    some = " A forward is shown in the step range that prunes most." if report.plan.gated else ""
+    some = " Of several forwards, the one is shown in which most is pruned." if report.plan.gated else ""
     macs = Section("Work", note=f"1 MAC = one multiply-add; predicted by the plan, counted on the pruned model.{some}")
     for label, change in (("One clip, all steps", report.generation), *_forwards(report)):
         macs.rows.extend(_macs(label, change))
@@ -166,7 +166,7 @@ def headline(report: Report) -> str:
     what = {"layer": "layers", "timestep": "step ranges", "cell": "cells (layer × step range)"}[plan.axis]
     how = " + ".join(f"{removal} at {n} site{'s' * (n != 1)}" for removal, n in plan.sites.items()) or "nothing removed"
     return (
-        f"{plan.target} pruned in {plan.pruned} of {len(plan.units)} {what} ({plan.goal}): {how}; "
+        f"{plan.scope} pruned in {plan.pruned} of {len(plan.units)} {what} ({plan.goal}): {how}; "
         f"chosen by method {plan.method}, criterion {plan.criterion}."
     )
 

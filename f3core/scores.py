@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from f3core.errors import ScoresError
 from f3core.impact import Array, Impact
-from f3core.sites import KINDS, AttentionKind, AttentionSite, Removal
+from f3core.sites import KINDS, AttentionKind, AttentionSite, GuidanceBranch, Removal
 
 VERSION = 1
 IMPACT = "impact"
@@ -51,7 +51,8 @@ class ScoresHeader:
 
     ``layers``: place of every site on the layer axis; left out, each is a layer of its own.
     ``levels``: noise level of every step, noisy to clean. ``passes``: denoiser rows per step of one clip, by
-    component and kind of forward. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift``
+    component and kind of forward. ``unconditional``: of these, those of guidance's unconditional branch, where the
+    adapter tells them apart. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift``
     measures.
     ``removals``: what each site can lose and how, by fqn and kind, the default first; ``lasting``: those of them that
     are done at every step or at none.
@@ -65,6 +66,7 @@ class ScoresHeader:
     levels: tuple[float, ...]
     passes: Mapping[str, Mapping[str, tuple[int, ...]]]
     drift_target: AttentionKind
+    unconditional: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     lasting: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
@@ -98,10 +100,8 @@ class ScoresHeader:
             data[name] = tuple(data[name])
         for name in ("removals", "lasting"):
             data[name] = {site: {kind: tuple(ways) for kind, ways in ks.items()} for site, ks in data[name].items()}
-        data["passes"] = {
-            component: {kind: tuple(rows) for kind, rows in kinds.items()}
-            for component, kinds in data["passes"].items()
-        }
+        for name in ("passes", "unconditional"):
+            data[name] = {part: {kind: tuple(rows) for kind, rows in ks.items()} for part, ks in data[name].items()}
         return cls(**data)
 
 
@@ -157,6 +157,10 @@ class Scores:
         return PromptScores(**sums)
 
     # --- reading ------------------------------------------------------------------------------------------------
+
+    def within(self, branch: GuidanceBranch) -> Scores:
+        """As they are for plans that prune ``branch`` of guidance: the impact is told by branch, attention is not."""
+        return replace(self, impact=self.impact.within(branch)) if self.impact is not None else self
 
     def site_index(self, fqn: str) -> int:
         """A site's place in the arrays. Raises `ScoresError` for a site that was not scored."""

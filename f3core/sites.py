@@ -50,6 +50,14 @@ class PruningAxis(_Word):
     """one site over one step range"""
 
 
+class GuidanceBranch(_Word):
+    """Of which branch of classifier-free guidance (Ho and Salimans, 2022) a plan prunes the forwards."""
+
+    BOTH = "both"
+    UNCONDITIONAL = "unconditional"
+    """the one without the caption (or with the negative prompt) alone"""
+
+
 class Removal(_Word):
     """How the target kind leaves a site."""
 
@@ -101,11 +109,16 @@ class AttentionSite:
 
 
 def lasts(fqn: str, target: AttentionKind, removal: Removal) -> str:
-    """Why a plan that prunes ``fqn`` at some steps only is refused."""
+    """Why a plan that prunes ``fqn`` in some forwards only is refused."""
     return (
         f"{fqn} can lose {target} by {removal} at every step or at none, because other steps need what it computes; "
-        "choose axis: layer, or another removal"
+        "choose axis: layer with both branches of guidance, or another removal"
     )
+
+
+def scope(target: AttentionKind, branch: GuidanceBranch) -> str:
+    """What a plan prunes, in words: ``TA``, ``TA of the unconditional branch``."""
+    return str(target) if branch is GuidanceBranch.BOTH else f"{target} of the {branch} branch"
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def _unscored(adapter: Adapter, sketch: Sketch, target: AttentionKind, priced: C
         heads=(0,) * len(sites),
         levels=sketch.levels,
         passes=sketch.rows,
+        unconditional=sketch.unconditional,
         drift_target=target,
         costs=priced.model_dump(mode="json"),
     )

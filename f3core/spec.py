@@ -22,7 +22,7 @@ from pydantic import (
 from f3core import yaml_source
 from f3core.budget import Budget
 from f3core.errors import SpecError, suggest
-from f3core.sites import AttentionKind, PruningAxis, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal
 
 _Count = Annotated[int, Field(ge=1)]
 _T = TypeVar("_T")
@@ -103,6 +103,9 @@ class PruneSpec(_Section):
     ratio: _Ratio | None = Field(None, description="share of the units that goes; 0.5 when there is no budget either")
     budget: Budget | None = Field(None, description="what to save, or what it may cost, instead of a ratio")
     removal: Annotated[Removal | None, _word(Removal)] = Field(None, description="the site's first when left out")
+    branch: Annotated[GuidanceBranch, _word(GuidanceBranch)] = Field(
+        GuidanceBranch.BOTH, description="under classifier-free guidance, whose forwards: both, or unconditional alone"
+    )
     step_ranges: _Count | None = Field(
         None, description="step ranges of the timestep and cell axes: every step its own, or 4, when left out"
     )

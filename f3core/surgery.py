@@ -11,8 +11,9 @@ from torch import nn
 
 from f3core.attention import dropped
 from f3core.clock import Clock, Gate
-from f3core.errors import PlanError, suggest
-from f3core.sites import AttentionKind, AttentionSite, Removal, lasts
+from f3core.errors import ModelError, PlanError, suggest
+from f3core.guidance import join_rows, runs, take_rows
+from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, Removal, lasts
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Pruned(nn.Module):
-    """What a pruned denoiser's class adds: before each forward its clock learns the layout and the step."""
+    """What a pruned denoiser's class adds: before each forward its clock learns the layout and the step.
+
+    Where one guidance branch alone is pruned, rows of both that come stacked run one branch after the other. Raises
+    `ModelError` for a call that does not tell its branch.
+    """
 
     f3_clock: Clock
     f3_adapter: Adapter
@@ -31,14 +36,34 @@ class Pruned(nn.Module):
         layout = self.f3_adapter.layout(self, args, kwargs)
         if layout is not None:
             clock.observe(layout)
-        if clock.step_ranges and not clock.held:
-            if torch.compiler.is_compiling():
-                raise RuntimeError(
-                    "this pruned model changes with the denoising step, which a graph cannot read: compile it in "
-                    "place, model.compile(...), instead of torch.compile(model)"
-                )
-            clock.tick(self.f3_adapter.noise_level(args, kwargs))
-        return super().__call__(*args, **kwargs)
+        if clock.held or not clock.step_ranges:
+            return super().__call__(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                "this pruned model changes from call to call, which a graph cannot read: compile it in place, "
+                "model.compile(...), instead of torch.compile(model)"
+            )
+        level = self.f3_adapter.noise_level(args, kwargs)
+        clock.tick(level)
+        if clock.branch is GuidanceBranch.BOTH:
+            return super().__call__(*args, **kwargs)
+        unconditional = self.f3_adapter.unconditional_rows(self, args, kwargs)
+        if layout is None or unconditional is None:
+            raise ModelError(
+                f"{type(self).__name__} is pruned in the unconditional branch of guidance alone, and this call does "
+                f"not tell which of its rows that is; generate by the pipeline class that adapter "
+                f"{self.f3_adapter.name!r} loads"
+            )
+        if not any(gate.on for gate in clock.gates):  # neither branch is pruned at this step
+            return super().__call__(*args, **kwargs)
+        made, parts = [], runs(unconditional, layout.batch)
+        for rows, reached in parts:
+            clock.tick(level, reached=reached)
+            if len(parts) == 1:
+                return super().__call__(*args, **kwargs)
+            its_args, its_kwargs = take_rows((args, kwargs), layout.batch, rows)
+            made.append(super().__call__(*its_args, **its_kwargs))
+        return join_rows(made, [len(rows) for rows, _ in parts])
 
 
 _classes: dict[type, type] = {}
@@ -82,6 +107,8 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
         return Surgery(tuple(gates), before, before, (), ())
     if present is not None:
         raise PlanError(f"{component} is pruned already, by another plan; start from the unpruned model")
+    if plan.branch is not GuidanceBranch.BOTH and not adapter.tells_branches:
+        raise PlanError(f"the plan prunes one branch of guidance, but adapter {adapter.name!r} cannot tell them apart")
     if plan.adapter != adapter.name:
         raise PlanError(f"the plan was made for adapter {plan.adapter!r}, the model's is {adapter.name!r}")
     sites = {site.fqn: site for site in adapter.sites(denoiser, component)}
@@ -89,7 +116,7 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
         _check(fqn, sites, plan.target, plan.removals[fqn])
     step_ranges = plan.step_ranges if plan.gated() else ()
     when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
-    restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges)
+    restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges, plan.branch)
     vars(denoiser)["f3_plan"] = plan
     adapter.record(denoiser, plan, component)
     return Surgery(
@@ -118,9 +145,11 @@ def restrict_(
     removals: Mapping[str, Removal],
     gates: Mapping[str, frozenset[int] | None],
     step_ranges: Sequence[StepRange] = (),
+    branch: GuidanceBranch = GuidanceBranch.BOTH,
 ) -> Clock:
     """Restrict those of ``sites`` that ``gates`` names (by fqn), each by its removal: at every step (None), or in some
-    of ``step_ranges`` (by index). Returns the clock that the denoiser turns and its sites read.
+    of ``step_ranges`` (by index), there in rows of ``branch``. Returns the clock that the denoiser turns and its sites
+    read.
 
     Raises `PlanError`, before anything is altered, for a removal in some of the step ranges that lasts over all.
     """
@@ -128,7 +157,7 @@ def restrict_(
     for site in restricted:
         if step_ranges and gates[site.fqn] is not None and removals[site.fqn] not in site.gated(target):
             raise PlanError(lasts(site.fqn, target, removals[site.fqn]))
-    clock = Clock(step_ranges)
+    clock = Clock(step_ranges, branch)
     if not isinstance(denoiser, Pruned):
         denoiser.__class__ = adapter.pruned_class(type(denoiser))
     vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered

@@ -21,7 +21,7 @@ from f3core.sites import KINDS, AttentionSite
 
 def plan_table(plan: PruningPlan) -> RenderableType:
     """Every unit with its score and verdict, and what the plan saves."""
-    table = Table(title=f"{plan.method}: {plan.target} by {plan.criterion}, axis {plan.axis}, {plan.goal}")
+    table = Table(title=f"{plan.method}: {plan.scope} by {plan.criterion}, axis {plan.axis}, {plan.goal}")
     table.add_column("unit", overflow="fold")
     table.add_column(plan.criterion, justify="right")
     table.add_column("verdict")
@@ -64,7 +64,7 @@ def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: C
     if len(plans) == 1 and macs is None:
         return Group(plan_table(first), damage_curve.render(curve))
     removals = " and ".join(sorted({str(removal) for removal in first.removals.values()}))
-    table = Table(title=f"{first.method}: {first.target} by {removals}, {first.criterion}, axis {first.axis}")
+    table = Table(title=f"{first.method}: {first.scope} by {removals}, {first.criterion}, axis {first.axis}")
     for head in ("ratio", "units", "MACs of a clip", "saved", *(f"{kind} maps" for kind in KINDS if macs)):
         table.add_column(head, justify="right")
     kinds = [si(macs.before.kinds[kind]) for kind in KINDS] if macs else []

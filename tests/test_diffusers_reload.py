@@ -43,6 +43,16 @@ CASES: dict[str, tuple[tuple[AttentionKind, Removal], dict[str, Any]]] = {
     "timestep-drop": ((TA, Removal.DROP), {"axis": PruningAxis.TIMESTEP, "ranges": RANGES, "chosen": (1,)}),
     "cell": ((TA, Removal.SELF_ONLY), {"axis": PruningAxis.CELL, "ranges": RANGES, "chosen": (0, 1, 4)}),
     "cell-drop": ((TA, Removal.DROP), {"axis": PruningAxis.CELL, "ranges": RANGES, "chosen": (0, 1, 4)}),
+    "unconditional": ((TA, Removal.SELF_ONLY), {"chosen": (0, 2), "unconditional": {"transformer": {"forward": (1,)}}}),
+    "unconditional-cell": (
+        (TA, Removal.DROP),
+        {
+            "axis": PruningAxis.CELL,
+            "ranges": RANGES,
+            "chosen": (0, 1, 4),
+            "unconditional": {"transformer": {"forward": (1, 1)}},
+        },
+    ),
     "bfloat16": ((TA, Removal.DROP), {"chosen": (1,)}),
     "sharded": ((TA, Removal.DROP), {"chosen": (1,)}),
     "two-stage": ((TA, Removal.DROP), {"chosen": (0, 1)}),

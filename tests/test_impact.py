@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from f3core.impact import Impact
 from f3core.plan import StepRange, split_steps
-from f3core.sites import AttentionKind, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, Removal
 
 TA = AttentionKind.TEMPORAL
 LEVELS = (900.0, 700.0, 500.0, 300.0, 100.0)
@@ -66,3 +66,21 @@ def test_it_fits_what_was_tried_alone() -> None:
     assert not impact.fits(AttentionKind.SELF, REMOVALS, impact.ranges)
     assert not impact.fits(TA, REMOVALS | {"transformer.a": Removal.DROP}, impact.ranges)
     assert not impact.fits(TA, REMOVALS, (StepRange(),))
+
+
+@given(st.integers(1, 5), st.integers(0, 99))
+def test_in_one_branch_a_site_does_what_its_drift_there_amplified_does(ranges: int, seed: int) -> None:
+    impact = make_impact(ranges, seed)
+    alone = impact.within(GuidanceBranch.UNCONDITIONAL)
+    amplification = impact.damage.mean(axis=1) / impact.output_drift.mean(axis=2).sum(axis=1)
+    predicted = amplification[:, None] * impact.branch_drift[:, :, 1].mean(axis=2)  # the branch that weighs -2
+    cells = alone.by_step(LEVELS)
+    for k, step_range in enumerate(impact.ranges):
+        inside = cells[:, [i for i, level in enumerate(LEVELS) if level in step_range]]
+        assert inside.sum(axis=1) == pytest.approx(predicted[k])
+    assert impact.within(GuidanceBranch.BOTH) is impact
+
+
+def test_without_guidance_a_branch_does_nothing() -> None:
+    alone = make_impact(branches={"transformer": (1.0,)}).within(GuidanceBranch.UNCONDITIONAL)
+    assert not alone.by_step(LEVELS).any()

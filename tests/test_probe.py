@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_wan
 import torch
+from f3core_diffusers.named_calls import naming_calls
 from f3core_diffusers.wan import WanAdapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -331,11 +332,13 @@ def test_steps_and_rows_are_told_apart_by_noise_level() -> None:
     """Guidance in two calls of one row, or in one of two, is one step."""
     denoiser, inputs, sites = wan()
     probe = Probe(WanAdapter(), denoiser, sites)
-    with probe.watching(), torch.no_grad():
-        for level in (900.0, 900.0, 500.0):
-            denoiser(**{**inputs, "timestep": torch.tensor([level])})
+    with naming_calls(denoiser), probe.watching(), torch.no_grad():
+        for level, call in ((900.0, "cond"), (900.0, "uncond"), (500.0, "cond")):
+            with denoiser.cache_context(call):
+                denoiser(**{**inputs, "timestep": torch.tensor([level])})
     assert probe.levels == [900.0, 500.0]
-    assert probe.rows == {0: 2, 1: 1}
+    assert probe.rows == {(0, "forward"): 2, (1, "forward"): 1}
+    assert probe.unconditional == {(0, "forward"): 1, (1, "forward"): 0}
     assert torch.allclose(probe.cells[0, 0].map.sum((1, 2)), torch.tensor(36.0, dtype=torch.float64))
     assert probe.cells[0, 1].queries == 18
 

@@ -115,6 +115,7 @@ OTHER_HEADERS: dict[str, Any] = {
     "heads": (2, 2, 3),
     "levels": (900.0, 700.0, 400.0, math.nextafter(100.0, 0)),
     "passes": {"transformer": {"forward": (1, 2, 2, 2)}},
+    "unconditional": {"transformer": {"forward": (1, 1, 1, 1)}},
     "drift_target": AttentionKind.SELF,
     "layers": (0, 0, 1),
     "removals": {},

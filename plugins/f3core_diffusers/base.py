@@ -22,6 +22,7 @@ from f3core.errors import ModelError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
 from f3core_diffusers.arguments import check_call
+from f3core_diffusers.named_calls import naming_calls, unconditional_rows
 from f3core_diffusers.pruned import pruned_model_class
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
@@ -46,8 +47,8 @@ class DiffusersAdapter(Adapter):
     """Base of every adapter in this package. ``components`` are the names a pipeline may give its denoisers."""
 
     components: ClassVar[tuple[str, ...]] = ("transformer", "transformer_2")
-    captioned_first: ClassVar[bool] = False
-    """which guidance branch a denoiser meets first; most pipelines stack [uncaptioned; captioned] rows"""
+    conditional_first: ClassVar[bool] = False
+    """which guidance branch a denoiser meets first; most pipelines stack [unconditional; conditional] rows"""
 
     def load(self, source: str, *, dtype: torch.dtype | None, device: torch.device) -> Any:
         folder = Path(source).expanduser()
@@ -113,7 +114,7 @@ class DiffusersAdapter(Adapter):
         scale = float(given[0] if given else usual["guidance_scale"].default)
         if scale <= 1:
             return (1.0,)
-        return (scale, 1 - scale) if self.captioned_first else (1 - scale, scale)
+        return (scale, 1 - scale) if self.conditional_first else (1 - scale, scale)
 
     def save(self, pipeline: Any, folder: Path) -> None:
         with _without_bars():
@@ -122,6 +123,10 @@ class DiffusersAdapter(Adapter):
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         timestep = argument(args, kwargs, "timestep", 1)
         return float(timestep.max()) if isinstance(timestep, torch.Tensor) else float(timestep)
+
+    def unconditional_rows(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> range | None:
+        layout = self.layout(denoiser, args, kwargs)
+        return None if layout is None else unconditional_rows(denoiser, layout.batch)
 
     def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
         return pruned_model_class(denoiser_class)
@@ -141,7 +146,10 @@ class DiffusersAdapter(Adapter):
         try:
             for processor in processors:
                 processor._attention_backend = None
-            with attention_backend("native"):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(attention_backend("native"))
+                for denoiser in self.denoisers(pipeline).values():
+                    stack.enter_context(naming_calls(denoiser))
                 yield
         finally:
             for processor, backend in zip(processors, chosen, strict=True):

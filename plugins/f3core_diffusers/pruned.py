@@ -14,9 +14,10 @@ from diffusers import ModelMixin
 from f3core.carrying import CONFIG_KEY, aligned_, apply_carried_
 from f3core.errors import ModelError
 from f3core.surgery import Pruned
+from f3core_diffusers.named_calls import NamedCalls
 
 
-class PrunedModel(Pruned):
+class PrunedModel(Pruned, NamedCalls):
     """Mixin over a diffusers model class, ``f3_base``."""
 
     f3_base: type[ModelMixin]

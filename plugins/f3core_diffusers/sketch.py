@@ -70,7 +70,8 @@ def sketch(
         name: {FORWARD: tuple(rows * (len(denoisers) == 1 or (level >= boundary) == (place == 0)) for level in levels)}
         for place, name in enumerate(denoisers)
     }
-    return Sketch(denoisers, inputs, levels, runs)
+    apart = {name: {kind: tuple(n // 2 for n in rows) for kind, rows in kinds.items()} for name, kinds in runs.items()}
+    return Sketch(denoisers, inputs, levels, runs, apart if adapter.tells_branches else {})
 
 
 def _class_of(library: str, name: str) -> Any:

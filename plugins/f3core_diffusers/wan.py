@@ -40,7 +40,8 @@ def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> t
 
 class WanAdapter(DiffusersAdapter):
     name = "wan"
-    captioned_first = True
+    conditional_first = True
+    tells_branches = True
 
     def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
         found = []

@@ -29,7 +29,7 @@ def _sum_over(units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores
 
 class AggregateAttentionScore(Criterion):
     """AAS = Σ Attn(F_i, F_j), i ≠ j, over heads, query tokens and prompts (F3-Pruning, eq. 3); the mass of CA or SA
-    where that is the target."""
+    where that is the target. Of both branches of guidance, whichever is pruned."""
 
     name = "aas"
     additive = True
@@ -56,7 +56,8 @@ class MeanAttentionShare(Criterion):
 class Drift(Criterion):
     """Mean over queries of ‖W_o (attn − attn without the target kind)‖², summed over the unit's sites and steps.
 
-    In squared units of the site's output. Measured while calibrating, for the spec's target.
+    In squared units of the site's output. Measured while calibrating, for the spec's target, over both branches of
+    guidance, whichever is pruned.
     """
 
     name = "drift"
@@ -79,6 +80,9 @@ class PropagatedDrift(Criterion):
     a site alone loses the target, so output projections, gates, guidance and all layers above are in it. The
     amplification of a step range, by all later steps and the decoder, is what pruning every site there did to clips,
     over their summed drift. Both are measured on a few prompts (`Impact`); docs/criteria.md says where this fails.
+
+    Where one branch of guidance alone is pruned, the drift is that of the site losing the target in that branch; the
+    amplification is the same (`Impact.within`).
     """
 
     name = "propagated_drift"

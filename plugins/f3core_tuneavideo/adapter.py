@@ -51,6 +51,7 @@ def _text_length(source: str) -> int | None:
 
 class TuneAVideoAdapter(DiffusersAdapter):
     name = "tune-a-video"
+    tells_branches = True
     components = ("unet",)
 
     def _open(self, source: str, dtype: torch.dtype) -> Any:

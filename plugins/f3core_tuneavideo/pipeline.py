@@ -96,7 +96,8 @@ class TuneAVideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         extra = {"eta": eta, "generator": generator} if isinstance(self.scheduler, DDIMScheduler) else {}
         for timestep in self.progress_bar(self.scheduler.timesteps):
             rows = torch.cat([latents, latents]) if guided else latents
-            predicted = self.unet(self.scheduler.scale_model_input(rows, timestep), timestep, text)
+            with self.unet.cache_context("uncond_cond" if guided else "cond"):
+                predicted = self.unet(self.scheduler.scale_model_input(rows, timestep), timestep, text)
             if guided:
                 plain, asked = predicted.chunk(2)
                 predicted = plain + guidance_scale * (asked - plain)
@@ -124,7 +125,9 @@ class TuneAVideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         scheduler = DDIMInverseScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, device=device)
         for timestep in self.progress_bar(scheduler.timesteps):
-            latents = scheduler.step(self.unet(latents, timestep, text), timestep, latents).prev_sample
+            with self.unet.cache_context("cond"):
+                predicted = self.unet(latents, timestep, text)
+            latents = scheduler.step(predicted, timestep, latents).prev_sample
         return latents
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:

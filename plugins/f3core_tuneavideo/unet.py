@@ -15,6 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import Downsample2D, Upsample2D
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionOutput
+from f3core_diffusers.named_calls import NamedCalls
 from torch import Tensor, nn
 
 from f3core_tuneavideo.blocks import ClipResnetBlock, ClipTransformer, clip_norm
@@ -86,7 +87,7 @@ _FIXED = {
 """published options of which the checkpoints use one value, and this class knows that one only"""
 
 
-class TuneAVideoUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts the noise in a clip of latents. The defaults are the sizes of Stable Diffusion 1.4, 909.12 M parameters.
 
     ``attention_head_dim`` is the number of heads, of all stages or stage by stage, as in Stable Diffusion's configs.

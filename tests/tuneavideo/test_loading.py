@@ -129,10 +129,10 @@ def test_the_adapter_opens_all_of_them_and_sketches_them_without_weights(kind: s
 def test_a_sketch_knows_the_call_as_the_pipeline_does(tmp_path: Path) -> None:
     tiny.pipeline().save_pretrained(tmp_path)
     sketch = ADAPTER.sketch(str(tmp_path), steps=2, call=tiny.CALL)
-    assert sketch.inputs["unet"]["encoder_hidden_states"].shape[1] == 6
-    assert sketch.inputs["unet"]["sample"].shape[2:] == (3, 4, 6)
+    assert sketch.inputs["unet"]["forward"]["encoder_hidden_states"].shape[1] == 6
+    assert sketch.inputs["unet"]["forward"]["sample"].shape[2:] == (3, 4, 6)
     usual = ADAPTER.sketch(str(tmp_path), steps=2, call={"video_length": 3})
-    assert usual.inputs["unet"]["sample"].shape[2:] == (3, 4, 4)
+    assert usual.inputs["unet"]["forward"]["sample"].shape[2:] == (3, 4, 4)
     with pytest.raises(ModelError, match="height must be a multiple of 2, not 9"):
         ADAPTER.sketch(str(tmp_path), steps=2, call={**tiny.CALL, "height": 9})
     with pytest.raises(ModelError, match="TuneAVideoPipeline has no argument 'max_sequence_length'"):
