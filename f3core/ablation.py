@@ -44,14 +44,18 @@ def ablate(
     removals: Mapping[str, Removal],
     ranges: Sequence[StepRange],
     levels: Sequence[float],
+    batch_size: int,
+    sensed: int,
+    clips: Tensor | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Impact:
-    """The impact of ``removals`` (by site fqn) of ``target``: one generation of ``prompts`` in which the sites of the
-    first step of each range are tried one by one, and one generation a range.
+    """The impact of ``removals`` (by site fqn) of ``target``: a generation of the first ``sensed`` of ``prompts`` in
+    which sites are tried one by one, in the first step of each range, and a generation of all of them a range.
 
-    ``levels`` are the noise levels of a generation. With ``folder``, finished generations are kept there and read, not
-    run again. Raises `ModelError` where a denoiser does not run as the adapter says.
+    ``levels`` are the noise levels of a generation. ``clips`` [P, F, 3, H, W] of the unpruned model, if they are there
+    already; else they are made. With ``folder``, finished generations are kept there and read, not run again. Raises
+    `ModelError` where a denoiser does not run as the adapter says.
     """
     denoisers = adapter.denoisers(pipeline)
     sites = {
@@ -60,47 +64,50 @@ def ablate(
     }
     branches = {name: tuple(adapter.branches(pipeline, name, call)) for name in denoisers}
     firsts = {next(level for level in levels if level in r): k for k, r in enumerate(ranges)}
-    total = 1 + len(ranges)
+    total = 2 + len(ranges)
 
-    def made(of: Any) -> Tensor:
-        return generate(adapter, of, prompts, steps=steps, seeds=seeds, call=call, batch_size=len(prompts)).clips
+    def made(of: Any) -> dict[str, Array]:
+        found = generate(adapter, of, prompts, steps=steps, seeds=seeds, call=call, batch_size=batch_size)
+        return {"clips": found.clips.numpy()}
 
-    def reference() -> dict[str, Array]:
+    def sense() -> dict[str, Array]:
         sensors = {
-            name: Sensor(adapter, denoiser, sites[name], target, removals, branches[name], firsts, len(prompts))
+            name: Sensor(adapter, denoiser, sites[name], target, removals, branches[name], firsts, sensed)
             for name, denoiser in denoisers.items()
         }
         with ExitStack() as stack, torch.no_grad():
             stack.enter_context(adapter.observable(pipeline))
             for name, sensor in sensors.items():
                 stack.enter_context(replaced_forward(denoisers[name], sensor.around))
-            clips = made(pipeline)
+            adapter.generate(pipeline, prompts[:sensed], steps=steps, seeds=seeds[:sensed], call=call)
         together, apart = zip(*(sensor.drifts(len(ranges)) for sensor in sensors.values()), strict=True)
         most = max(part.shape[2] for part in apart)
         apart = tuple(np.pad(part, ((0, 0), (0, 0), (0, most - part.shape[2]), (0, 0))) for part in apart)
         return {
-            "clips": clips.numpy(),
             "output_drift": np.concatenate(together, axis=1),
             "branch_drift": np.concatenate(apart, axis=1),
         }
 
-    def harm(k: int, clips: Array) -> dict[str, Array]:
+    def harm(k: int, usual: Array) -> dict[str, Array]:
         when = None if len(ranges) == 1 else frozenset({k})
         pruned = {name: share_copy(denoiser) for name, denoiser in denoisers.items()}
         for name, denoiser in pruned.items():
             gates = {site.fqn: when for site in sites[name]}
             restrict_(denoiser, adapter, sites[name], target, removals, gates, () if when is None else ranges)
-        error = np.square(made(adapter.with_denoisers(pipeline, pruned)).numpy().astype(np.float64) - clips)
-        return {"damage": error.mean(axis=(1, 2, 3, 4))}
+        error = made(adapter.with_denoisers(pipeline, pruned))["clips"].astype(np.float64) - usual
+        return {"damage": np.square(error).mean(axis=(1, 2, 3, 4))}
 
-    found = _kept(folder, "reference", reference)
+    found = _kept(folder, "sensed", sense)
     if progress:
         progress(1, total)
+    usual = _kept(folder, "reference", functools.partial(made, pipeline))["clips"] if clips is None else clips.numpy()
     damage = []
     for k in range(len(ranges)):
-        damage.append(_kept(folder, f"range-{k}", functools.partial(harm, k, found["clips"]))["damage"])
         if progress:
             progress(2 + k, total)
+        damage.append(_kept(folder, f"range-{k}", functools.partial(harm, k, usual))["damage"])
+    if progress:
+        progress(total, total)
     return Impact(
         target,
         {site.fqn: removals[site.fqn] for listed in sites.values() for site in listed},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from f3core.errors import ModelError, ScoresError
 from f3core.evaluate import Progress
@@ -38,12 +39,14 @@ def calibrate(
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
+    clip_made: Callable[[int, Tensor], None] | None = None,
 ) -> Scores:
     """Scores of every ``shard[1]``-th batch of prompts, from batch ``shard[0]`` on, from the model's own generation.
 
     Prompts always meet in the same batches and prompt i starts from noise of ``seed + i``, so scores do not depend on
     which shard runs them. With ``folder``, every finished prompt is written there and a batch already written is
-    read, not run. Raises `ScoresError` when what lies there belongs to another calibration.
+    read, not run. ``clip_made`` hears the place of each prompt that is run, and its clip. Raises `ScoresError` when
+    what lies there belongs to another calibration.
     """
     rank, world = shard
     if not 0 <= rank < world:
@@ -57,12 +60,14 @@ def calibrate(
         kept = _kept(folder, batch, identity or {})
         if kept is None:
             chosen, seeds = [prompts[i] for i in batch], [seed + i for i in batch]
-            probes = _run(adapter, pipeline, chosen, steps, seeds, call, target, stride)
+            probes, clips = _run(adapter, pipeline, chosen, steps, seeds, call, target, stride)
             header = _header(adapter, probes, sites, len(batch), target, identity or {}, costs)
             kept = [Scores(header, {i: _gather(probes, header, sites, place)}) for place, i in enumerate(batch)]
-            for i, one in zip(batch, kept, strict=True):
+            for i, one, clip in zip(batch, kept, clips, strict=True):
                 if folder is not None:
                     _write(one, _file(folder, i))
+                if clip_made:
+                    clip_made(i, clip)
         parts += kept
         if progress:
             progress(len(parts), total)
@@ -102,7 +107,7 @@ def _run(
     call: Mapping[str, Any],
     target: AttentionKind,
     stride: int,
-) -> dict[str, Probe]:
+) -> tuple[dict[str, Probe], Tensor]:
     probes = {
         name: Probe(
             adapter,
@@ -118,8 +123,8 @@ def _run(
         stack.enter_context(adapter.observable(pipeline))
         for probe in probes.values():
             stack.enter_context(probe.watching())
-        adapter.generate(pipeline, prompts, steps=steps, seeds=seeds, call=call)
-    return probes
+        clips = adapter.generate(pipeline, prompts, steps=steps, seeds=seeds, call=call)
+    return probes, clips
 
 
 def _header(

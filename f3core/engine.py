@@ -28,7 +28,7 @@ from f3core.planning import chosen_removals, make_plan
 from f3core.registry import Registry, installed
 from f3core.report import MacsChange, Report
 from f3core.scores import Scores
-from f3core.scoring import completed, inputs_of, score
+from f3core.scoring import completed, inputs_of, score, scored
 from f3core.sites import AttentionSite
 from f3core.sketch import check_unpruned, sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
@@ -84,9 +84,9 @@ def apply(
         inputs = inputs_of(job, model)
         if scores is not None:
             check_scores(job, model, scores)
+            scores = completed(job, model, scores, listener, folder=work.scratch)
         else:
-            scores = score(job, model, inputs, listener, folder=work.scratch / "calibration")
-        scores = completed(job, model, scores, listener, folder=work.scratch / "impact")
+            scores = scored(job, model, inputs, listener, folder=work.scratch)
         plan, tried = make_plan(job, scores), tuple[Tried, ...]()
         if plan.budget is not None and plan.budget.measured:
             plan, tried = meet(job, model, plan, prune, listener)
@@ -110,7 +110,7 @@ def plan_only(
     job = resolve(file, installed(), given_model=pipeline is not None, check_output=False)
     if scores is None:
         model = load(job, pipeline, listener)
-        scores = completed(job, model, score(job, model, inputs_of(job, model), listener), listener)
+        scores = scored(job, model, inputs_of(job, model), listener)
     return make_plan(job, scores)
 
 
@@ -149,11 +149,12 @@ def score_only(
         model = load(job, listener=listener)
         if scores is not None:
             check_scores(job, model, scores)
+            scores = completed(job, model, scores, listener, folder=work.scratch)
+        elif shard[1] == 1:
+            scores = scored(job, model, inputs_of(job, model), listener, folder=work.scratch)
         else:
             folder = work.scratch / "calibration"
             scores = score(job, model, inputs_of(job, model), listener, folder=folder, shard=shard)
-        if shard[1] == 1:
-            scores = completed(job, model, scores, listener, folder=work.scratch / "impact")
         scores.save(work.folder / SCORES)
         os.replace(work.folder / SCORES, path)
         shutil.rmtree(work.folder)

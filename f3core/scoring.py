@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from f3core.ablation import ablate
 from f3core.adapter import Model
@@ -19,8 +22,11 @@ from f3core.planning import chosen_removals
 from f3core.scores import Scores
 from f3core.step_ranges import DEFAULT_RANGES, choose_ranges
 
-FEW = 8
-"""Removals are tried out on one in so many of the calibration prompts, where the spec does not say on how many."""
+TRIED = 2
+"""Removals are tried out on one in so many of the calibration prompts, where the spec does not say on how many. Not on
+fewer: what a whole range does to the clips lies mostly in a few of them."""
+SENSED = 8
+"""Sites are tried one by one on one in so many of these: a prediction moves alike whatever the prompt."""
 
 
 def inputs_of(job: Job, model: Model) -> Inputs:
@@ -37,8 +43,10 @@ def score(
     *,
     folder: Path | None = None,
     shard: tuple[int, int] = (0, 1),
+    clips: dict[int, Tensor] | None = None,
 ) -> Scores:
-    """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run."""
+    """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run. Into ``clips`` go those of
+    the prompts on which removals are tried out, by place, as far as they are made now."""
     spec = job.file.spec.calibrate
     listener("Counting MACs", 0, 1)
     with model.adapter.observable(model.pipeline):
@@ -46,6 +54,11 @@ def score(
     listener("Counting MACs", 1, 1)
     prompts = job.prompts(spec.num_prompts, spec.seed)
     listener("Scoring prompts", 0, -(-len(prompts) // shard[1]))
+
+    def keep(place: int, clip: Tensor) -> None:
+        if clips is not None and place < _tried(job):
+            clips[place] = clip.float().cpu()
+
     return calibrate(
         model.adapter,
         model.pipeline,
@@ -61,7 +74,24 @@ def score(
         folder=folder,
         shard=shard,
         progress=lambda done, total: listener("Scoring prompts", done, total),
+        clip_made=keep,
     )
+
+
+def scored(
+    job: Job,
+    model: Model,
+    inputs: Inputs,
+    listener: Listener,
+    *,
+    criteria: Iterable[str] = (),
+    folder: Path | None = None,
+) -> Scores:
+    """All that one of ``criteria`` ranks by, or the spec's own; ``folder`` keeps what is finished for a resumed run."""
+    clips: dict[int, Tensor] = {}
+    within = folder / "calibration" if folder else None
+    scores = score(job, model, inputs, listener, folder=within, clips=clips)
+    return completed(job, model, scores, listener, criteria=criteria, folder=folder, clips=clips)
 
 
 def completed(
@@ -72,11 +102,13 @@ def completed(
     *,
     criteria: Iterable[str] = (),
     folder: Path | None = None,
+    clips: Mapping[int, Tensor] | None = None,
 ) -> Scores:
     """The scores with the impact of the spec's removals, if one of ``criteria`` (the spec's own when none is given)
     ranks by it and they lack it.
 
-    It is measured on the first of the calibration prompts, from the same noise. ``folder`` keeps finished generations.
+    It is measured on the first of the calibration prompts, from the same noise; ``clips`` are what scoring made of
+    them, where it is known. ``folder`` keeps finished generations.
     """
     spec = job.file.spec
     asked = tuple(criteria) or (spec.prune.criterion,)
@@ -89,9 +121,9 @@ def completed(
     ranges = choose_ranges(scores, count)
     if scores.impact is not None and scores.impact.fits(target, removals, ranges):
         return scores
-    number = spec.calibrate.impact_prompts or max(1, spec.calibrate.num_prompts // FEW)
+    number, known = _tried(job), clips or {}
     seed = noise_seeds(spec.calibrate.seed, 1)[0]
-    listener("Trying removals", 0, 1 + len(ranges))
+    listener("Trying removals", 0, 2 + len(ranges))
     impact = ablate(
         model.adapter,
         model.pipeline,
@@ -103,7 +135,16 @@ def completed(
         removals=removals,
         ranges=ranges,
         levels=levels,
-        folder=folder,
+        batch_size=spec.calibrate.batch_size,
+        sensed=max(1, number // SENSED),
+        clips=torch.stack([known[i] for i in range(number)]) if all(i in known for i in range(number)) else None,
+        folder=folder / "impact" if folder else None,
         progress=lambda done, total: listener("Trying removals", done, total),
     )
     return replace(scores, impact=impact)
+
+
+def _tried(job: Job) -> int:
+    """On how many of the calibration prompts removals are tried out."""
+    spec = job.file.spec.calibrate
+    return min(spec.num_prompts, spec.impact_prompts or max(1, spec.num_prompts // TRIED))

@@ -88,7 +88,7 @@ class CalibrateSpec(_Section):
     seed: _Seed = 0
     batch_size: _Count = Field(1, description="prompts run at once; more is faster where the device is not full")
     impact_prompts: _Count | None = Field(
-        None, description="prompts on which criteria that need it try removals out; an eighth of num_prompts otherwise"
+        None, description="prompts on which criteria that need it try removals out; half of num_prompts otherwise"
     )
     query_stride: _Count = Field(1, description="look at every k-th query of each frame: 1 is exact, 8 nearly free")
 

@@ -23,9 +23,9 @@ from f3core.measure import Listener
 from f3core.plan import PruningPlan
 from f3core.planning import make_plan, plan_front
 from f3core.scores import Scores
-from f3core.scoring import completed, inputs_of, score
+from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
-from f3core.sites import PruningAxis
+from f3core.sites import PruningAxis, scope
 from f3core.spec import SpecFile
 from f3core.stats import spearman
 from f3core.study_rows import CEILING, AxisRanking, RankStudy
@@ -88,7 +88,7 @@ def rank_study(
             command=_command(file, criteria, axes, shares, seeds),
             spec=file.name,
             source=file.spec.model.source,
-            target=str(first.file.spec.prune.target),
+            target=scope(first.file.spec.prune.target, first.file.spec.prune.branch),
             clips=parts[0]["clips"],
             steps=first.file.spec.calibrate.steps,
             seeds=tuple(seeds),
@@ -162,8 +162,7 @@ def _one_seed(
     listener: Listener,
 ) -> dict[str, Any]:
     trial = Trial.of(job, model)
-    scores = score(job, model, inputs_of(job, model), listener, folder=folder / "calibration")
-    scores = completed(job, model, scores, listener, criteria=criteria, folder=folder / "impact")
+    scores = scored(job, model, inputs_of(job, model), listener, criteria=criteria, folder=folder)
     scores.save(folder / "scores.safetensors")
     outcomes = _Outcomes(trial, model, scores.header.levels, folder / "outcomes.json")
     found = {}

@@ -19,7 +19,7 @@ from f3core.measure import Listener, count_change
 from f3core.plan import PruningPlan
 from f3core.planning import make_plan
 from f3core.scores import Scores
-from f3core.scoring import completed, inputs_of, score
+from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
 from f3core.sites import AttentionKind, AttentionSite, Removal
 from f3core.spec import SpecFile, SweepSpec
@@ -63,6 +63,7 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
             source=file.spec.model.source,
             method=file.spec.prune.method,
             criterion=file.spec.prune.criterion,
+            branch=file.spec.prune.branch,
             removal=file.spec.prune.removal,
             seeds=section.seeds,
             timed_clips=next((o.timing.clips for o in outcomes if o.timing), None),
@@ -160,8 +161,7 @@ def _aimed(job: Job, target: AttentionKind, sites: Sequence[AttentionSite]) -> J
 def _scored(job: Job, model: Model, inputs: Any, scratch: Path, name: str, listener: Listener) -> Scores:
     """Scores that outlive an interruption."""
     file = scratch / f"{name}.safetensors"
-    scores = score(job, model, inputs, listener, folder=scratch / f"calibration-{name}")
-    scores = completed(job, model, scores, listener, folder=scratch / f"impact-{name}")
+    scores = scored(job, model, inputs, listener, folder=scratch / f"scored-{name}")
     scores.save(file)
     return scores
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from f3core.environment import Machine
 from f3core.evaluate import PairedTiming
-from f3core.sites import AttentionKind, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, Removal
 from f3core.stats import Figure
 
 
@@ -87,6 +87,7 @@ class Sweep(_Frozen):
     method: str
     criterion: str
     axis: str
+    branch: GuidanceBranch = GuidanceBranch.BOTH
     removal: Removal | None
     seeds: tuple[int, ...]
     clips: int

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from f3core.report_text import Lines, markdown_table, place, plural, seconds, si, terminal_table, times
+from f3core.sites import scope
 
 if TYPE_CHECKING:
     from f3core.sweep_rows import Row, Sweep
@@ -69,7 +70,7 @@ def _label(sweep: Sweep, metric: str, name: str) -> str:
 
 def headline(sweep: Sweep) -> str:
     """What was varied, and how the units were chosen."""
-    targets = list(dict.fromkeys(str(row.target) for row in sweep.rows if row.target))
+    targets = list(dict.fromkeys(scope(row.target, sweep.branch) for row in sweep.rows if row.target))
     ratios = list(dict.fromkeys(f"{row.ratio:g}" for row in sweep.rows if row.target))
     return (
         f"{' and '.join(targets) or 'nothing'} pruned on axis {sweep.axis} at {plural(len(ratios), 'ratio')}; units "

@@ -64,6 +64,7 @@ def tried(pipe: WanPipeline, levels: list[float], ranges: Sequence[StepRange], *
     adapter = options.pop("adapter", None) or WanAdapter()
     call = options.pop("call", tiny_wan.CALL)
     given = {"steps": 3, "seeds": [5, 6], "call": call, "target": TA, "removals": REMOVALS}
+    options = {"batch_size": 2, "sensed": 2} | options
     return ablate(adapter, pipe, PROMPTS, **given, ranges=ranges, levels=levels, **options)
 
 
@@ -142,12 +143,23 @@ def test_finished_generations_are_kept(
 ) -> None:
     first, second = Counting(), Counting()
     tried(pipe, levels, ranges, adapter=first, folder=tmp_path)
-    assert first.generations == 3  # one to sense, one a range
+    assert first.generations == 4  # one to sense, one to compare with, one a range
     (tmp_path / "range-1.safetensors").unlink()
     again = tried(pipe, levels, ranges, adapter=second, folder=tmp_path)
     assert second.generations == 1
     for name in Impact.FIELDS:
         np.testing.assert_array_equal(getattr(again, name), getattr(impact, name))
+
+
+def test_known_clips_are_not_made_again_and_few_prompts_are_sensed(
+    pipe: WanPipeline, levels: list[float], ranges: tuple[StepRange, ...], impact: Impact
+) -> None:
+    adapter = Counting()
+    found = tried(pipe, levels, ranges, adapter=adapter, clips=generated(pipe), sensed=1)
+    assert adapter.generations == 3
+    np.testing.assert_array_equal(found.damage, impact.damage)
+    assert found.output_drift.shape == (2, 2, 1)
+    np.testing.assert_allclose(found.output_drift, impact.output_drift[:, :, :1], rtol=1e-4)
 
 
 def test_other_branches_than_the_adapter_names_are_refused(pipe: WanPipeline, levels: list[float]) -> None:
