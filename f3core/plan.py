@@ -143,6 +143,21 @@ class PruningPlan(_Frozen):
         """Whether the pruned model differs from forward to forward, by step or by branch of guidance."""
         return not all(map(self._everywhere, self.gates().values()))
 
+    def graphs(self) -> dict[str, int]:
+        """By component, the distinct states of the gates over a generation: as often a pruned denoiser that is compiled
+        in place compiles, and never again."""
+        gates = self.gates()
+        states: dict[str, set[frozenset[str]]] = {}
+        for name in self.passes:
+            mine = {site: ranges for site, ranges in gates.items() if site.startswith(f"{name}.")}
+            for i in range(len(self.step_ranges)):
+                rows, reached = (sum(n[i] for n in of.get(name, {}).values()) for of in (self.passes, self.reach))
+                if reached:
+                    states.setdefault(name, set()).add(frozenset(s for s, ranges in mine.items() if i in ranges))
+                if rows > reached:
+                    states.setdefault(name, set()).add(frozenset())
+        return {name: len(found) for name, found in states.items()}
+
     def _everywhere(self, ranges: frozenset[int]) -> bool:
         return self.branch is GuidanceBranch.BOTH and len(ranges) == len(self.step_ranges)
 

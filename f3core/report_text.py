@@ -174,7 +174,11 @@ def headline(report: Report) -> str:
 def facts(report: Report) -> list[tuple[str, str]]:
     """Where, when and with what."""
     model = f"{report.source} (adapter {report.plan.adapter})"
-    return place(model, report.spec, report.date, report.machine, report.versions)
+    found = place(model, report.spec, report.date, report.machine, report.versions)
+    if report.plan.gated:
+        graphs = ", ".join(f"{plural(n, 'graph')} of {name}" for name, n in report.plan.graphs.items())
+        found.append(("Compiled in place", f"{graphs}, one for each state of the gates"))
+    return found
 
 
 def place(model: str, spec: str, date: str, machine: Machine, versions: Mapping[str, str]) -> list[tuple[str, str]]:

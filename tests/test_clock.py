@@ -145,6 +145,7 @@ def test_compiled_in_place_once_for_each_state_of_the_gates() -> None:
     for level in levels:
         assert torch.allclose(run(compiled, level), run(eager, level), atol=1e-6)
     assert counter.frame_count == 2
+    assert plan.graphs() == {"transformer": 2}
 
 
 @pytest.mark.usefixtures("_dynamo")

@@ -95,6 +95,9 @@ def test_shards_are_completed_once_they_are_merged(
 def test_a_plan_by_propagated_drift_prunes_what_moves_the_clip_least(tiny_spec: Write, tmp_path: Path) -> None:
     result = engine.apply(tiny_spec(criterion="propagated_drift", axis="cell", step_ranges=2, ratio=0.5))
     assert result.report.generation.predicted.total == result.report.generation.counted.total
+    states = {frozenset(s for s, ranges in result.plan.gates().items() if i in ranges) for i in range(2)}
+    assert result.report.plan.graphs == {"transformer": len(states)}
+    assert f"{len(states)} graph" in (tmp_path / "run" / "report.md").read_text()
     scores = [unit.score for unit in result.plan.units]
     kept = [unit.score for unit in result.plan.units if not unit.pruned]
     assert max(unit.score for unit in result.plan.pruned) <= min(kept)
