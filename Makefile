@@ -7,7 +7,9 @@ STAMP := $(VENV)/.installed
 PAPER := table3_cogvideo table4_cogvideo table4_cogvideo_drop figure3_cogvideo \
          table3_tune_a_video table4_tune_a_video figure3_tune_a_video
 
-.PHONY: demo paper test test-fast check clean
+RANKING := wan cogvideo tune_a_video
+
+.PHONY: demo paper ranking test test-fast check clean
 
 demo: $(STAMP)
 	rm -rf runs/quickstart runs/quickstart.partial
@@ -19,6 +21,13 @@ paper: $(STAMP)
 	  rm -rf runs/paper/$$name; \
 	  $(BIN)/f3core $$command specs/paper/$$name.yaml || exit 1; \
 	done
+
+ranking: $(STAMP)
+	for name in $(RANKING); do \
+	  rm -rf runs/ranking_$$name; \
+	  $(BIN)/f3core rank-study specs/ranking/$$name.yaml --axes layer,timestep,cell || exit 1; \
+	done
+	$(BIN)/python benchmarks/ranking.py $(RANKING:%=runs/ranking_%)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --cov=f3core --cov-report=term --cov-fail-under=90
