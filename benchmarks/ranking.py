@@ -36,8 +36,9 @@ def correlations(studies: Sequence[RankStudy]) -> str:
 
 def agreement(ranking: AxisRanking) -> str:
     """How well the damage of units alone agrees between seeds: what no criterion can be expected to beat."""
-    names = [name for name in ranking.alone[0] if all(name in alone for alone in ranking.alone)]
-    values = [np.array([alone[name] for name in names]) for alone in ranking.alone]
+    if not ranking.alike:
+        return DASH
+    values = [np.array(list(alone.values())) for alone in ranking.alone]
     found = [c for a, b in itertools.combinations(values, 2) if (c := spearman(a, b)) is not None]
     return f"{np.mean(found):+.2f}" if found else DASH
 

@@ -43,7 +43,7 @@ def ablate(
     target: AttentionKind,
     removals: Mapping[str, Removal],
     ranges: Sequence[StepRange],
-    levels: Sequence[float],
+    levels: Mapping[str, Sequence[float]],
     batch_size: int,
     sensed: int,
     clips: Tensor | None = None,
@@ -53,9 +53,10 @@ def ablate(
     """The impact of ``removals`` (by site fqn) of ``target``: a generation of the first ``sensed`` of ``prompts`` in
     which sites are tried one by one, in the first step of each range, and a generation of all of them a range.
 
-    ``levels`` are the noise levels of a generation. ``clips`` [P, F, 3, H, W] of the unpruned model, if they are there
-    already; else they are made. With ``folder``, finished generations are kept there and read, not run again. Raises
-    `ModelError` where a denoiser does not run as the adapter says.
+    ``levels`` are the noise levels at which each component runs in a generation. ``clips`` [P, F, 3, H, W] of the
+    unpruned model, if they are there already; else they are made. With ``folder``, which is of this one impact,
+    finished generations are kept there and read, not run again. Raises `ModelError` where a denoiser does not run as
+    the adapter says.
     """
     denoisers = adapter.denoisers(pipeline)
     sites = {
@@ -63,29 +64,31 @@ def ablate(
         for name, denoiser in denoisers.items()
     }
     branches = {name: tuple(adapter.branches(pipeline, name, call)) for name in denoisers}
-    firsts = {next(level for level in levels if level in r): k for k, r in enumerate(ranges)}
     total = 2 + len(ranges)
 
-    def made(of: Any) -> dict[str, Array]:
-        found = generate(adapter, of, prompts, steps=steps, seeds=seeds, call=call, batch_size=batch_size)
-        return {"clips": found.clips.numpy()}
+    def made(of: Any) -> Tensor:
+        with adapter.observable(of):  # as the clips of scoring are made
+            return generate(adapter, of, prompts, steps=steps, seeds=seeds, call=call, batch_size=batch_size).clips
 
     def sense() -> dict[str, Array]:
-        sensors = {
-            name: Sensor(adapter, denoiser, sites[name], target, removals, branches[name], firsts, sensed)
-            for name, denoiser in denoisers.items()
-        }
-        with ExitStack() as stack, torch.no_grad():
-            stack.enter_context(adapter.observable(pipeline))
-            for name, sensor in sensors.items():
-                stack.enter_context(replaced_forward(denoisers[name], sensor.around))
-            adapter.generate(pipeline, prompts[:sensed], steps=steps, seeds=seeds[:sensed], call=call)
-        together, apart = zip(*(sensor.drifts(len(ranges)) for sensor in sensors.values()), strict=True)
-        most = max(part.shape[2] for part in apart)
-        apart = tuple(np.pad(part, ((0, 0), (0, 0), (0, most - part.shape[2]), (0, 0))) for part in apart)
+        parts = []
+        for start in range(0, sensed, batch_size):
+            some = slice(start, min(start + batch_size, sensed))
+            sensors = [
+                Sensor(adapter, denoisers[name], sites[name], target, removals, branches[name], _firsts(ranges, runs))
+                for name, runs in levels.items()
+            ]
+            with ExitStack() as stack, torch.no_grad():
+                stack.enter_context(adapter.observable(pipeline))
+                for name, sensor in zip(levels, sensors, strict=True):
+                    sensor.prompts = len(prompts[some])
+                    stack.enter_context(replaced_forward(denoisers[name], sensor.around))
+                adapter.generate(pipeline, prompts[some], steps=steps, seeds=seeds[some], call=call)
+            parts.append([sensor.drifts(len(ranges)) for sensor in sensors])
+        most = max(apart.shape[2] for _, apart in parts[0])
         return {
-            "output_drift": np.concatenate(together, axis=1),
-            "branch_drift": np.concatenate(apart, axis=1),
+            "output_drift": _joined([[together for together, _ in part] for part in parts]),
+            "branch_drift": _joined([[_padded(apart, most) for _, apart in part] for part in parts]),
         }
 
     def harm(k: int, usual: Array) -> dict[str, Array]:
@@ -94,13 +97,17 @@ def ablate(
         for name, denoiser in pruned.items():
             gates = {site.fqn: when for site in sites[name]}
             restrict_(denoiser, adapter, sites[name], target, removals, gates, () if when is None else ranges)
-        error = made(adapter.with_denoisers(pipeline, pruned))["clips"].astype(np.float64) - usual
-        return {"damage": np.square(error).mean(axis=(1, 2, 3, 4))}
+        found = made(adapter.with_denoisers(pipeline, pruned)).numpy()
+        errors = [np.square(a.astype(np.float64) - b).mean() for a, b in zip(found, usual, strict=True)]
+        return {"damage": np.array(errors)}
 
     found = _kept(folder, "sensed", sense)
     if progress:
         progress(1, total)
-    usual = _kept(folder, "reference", functools.partial(made, pipeline))["clips"] if clips is None else clips.numpy()
+    if clips is not None:
+        usual = clips.numpy()
+    else:
+        usual = _kept(folder, "reference", lambda: {"clips": made(pipeline).numpy()})["clips"]
     damage = []
     for k in range(len(ranges)):
         if progress:
@@ -110,13 +117,28 @@ def ablate(
         progress(total, total)
     return Impact(
         target,
-        {site.fqn: removals[site.fqn] for listed in sites.values() for site in listed},
+        {site.fqn: removals[site.fqn] for name in levels for site in sites[name]},
         tuple(ranges),
         branches,
         np.stack(damage),
         found["output_drift"],
         found["branch_drift"],
     )
+
+
+def _firsts(ranges: Sequence[StepRange], levels: Sequence[float]) -> dict[float, int]:
+    """The first of a component's noise levels in each range in which it has one, with the number of that range."""
+    inside = [[level for level in levels if level in step_range] for step_range in ranges]
+    return {some[0]: k for k, some in enumerate(inside) if some}
+
+
+def _joined(parts: Sequence[Sequence[Array]]) -> Array:
+    """Of batches of prompts (the last axis) and of components (the second)."""
+    return np.concatenate([np.concatenate(part, axis=1) for part in parts], axis=-1)
+
+
+def _padded(apart: Array, branches: int) -> Array:
+    return np.pad(apart, ((0, 0), (0, 0), (0, branches - apart.shape[2]), (0, 0)))
 
 
 def _kept(folder: Path | None, name: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
@@ -136,8 +158,8 @@ def _kept(folder: Path | None, name: str, make: Callable[[], dict[str, Array]]) 
 class Sensor:
     """Runs a denoiser's forwards at some noise levels once more for every site, with that site alone restricted.
 
-    ``firsts``: those levels, with the number of the range that each begins. Rows of a batch are the ``prompts`` in
-    turn, guidance branches outermost; or the branches come in one forward after the other.
+    ``firsts``: those levels, with the number of the range that each begins. Rows of a batch are ``prompts`` in turn,
+    guidance branches outermost; or the branches come in one forward after the other.
     """
 
     def __init__(
@@ -149,20 +171,22 @@ class Sensor:
         removals: Mapping[str, Removal],
         branches: tuple[float, ...],
         firsts: Mapping[float, int],
-        prompts: int,
+        prompts: int = 1,
     ) -> None:
+        self.prompts = prompts
         self._adapter = adapter
         self._denoiser = denoiser
         self._sites = sites
         self._branches = branches
         self._firsts = firsts
-        self._prompts = prompts
         self._restricted = share_copy(denoiser)
         gates = {site.fqn: frozenset({i}) for i, site in enumerate(sites)}
         # the step ranges stand for the sites: `hold` turns one of them on, whatever the noise level
         self._clock = restrict_(self._restricted, adapter, sites, target, removals, gates)
-        self._seen: dict[tuple[int, str], list[Tensor]] = {}
-        """per range and kind of forward: predictions [1 + S, P, ...] of each branch met so far, the usual one first"""
+        self._seen: dict[str, list[Tensor]] = {}
+        """of the running range, by kind of forward: predictions [1 + S, P, ...] of each branch, the usual one first"""
+        self._range: int | None = None
+        self._found: dict[int, tuple[Array, Array]] = {}
 
     def around(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The denoiser's forward, after the restricted ones where it is one to try."""
@@ -170,6 +194,9 @@ class Sensor:
         layout = self._adapter.layout(self._denoiser, args, kwargs)
         if k is None or not self._sites or layout is None:
             return forward(*args, **kwargs)
+        if k != self._range:
+            self._reduce()
+            self._range = k
         tried = []
         for i in range(len(self._sites)):
             again = copy.deepcopy((args, kwargs))  # a forward may alter what it is given, such as a cache
@@ -177,36 +204,52 @@ class Sensor:
                 tried.append(_prediction(self._restricted(*again[0], **again[1])))
         out = forward(*args, **kwargs)
         predicted = torch.stack([_prediction(out), *tried])
-        rows, met = predicted.shape[1], self._seen.setdefault((k, layout.kind), [])
-        if rows % self._prompts:
-            raise ModelError(f"a forward of {rows} rows cannot be shared by {self._prompts} prompts")
-        met.extend(predicted.view(len(predicted), -1, self._prompts, *predicted.shape[2:]).unbind(1))
+        if predicted.shape[1] % self.prompts:
+            raise ModelError(f"a forward of {predicted.shape[1]} rows cannot be shared by {self.prompts} prompts")
+        by_branch = predicted.view(len(predicted), -1, self.prompts, *predicted.shape[2:]).unbind(1)
+        self._seen.setdefault(layout.kind, []).extend(by_branch)
         return out
 
-    def drifts(self, ranges: int) -> tuple[Array, Array]:
-        """``output_drift`` [K, S, P] and ``branch_drift`` [K, S, B, P] of an `Impact`, summed over the forwards of a
-        step.
-
-        Raises `ModelError` when other branches ran than the adapter says.
-        """
-        together = np.zeros((ranges, len(self._sites), self._prompts))
-        apart = np.zeros((ranges, len(self._sites), len(self._branches), self._prompts))
-        for (k, _), predicted in self._seen.items():
+    def _reduce(self) -> None:
+        """Keep of the range that ran how far predictions moved, and not the predictions."""
+        if self._range is None:
+            return
+        together = np.zeros((len(self._sites), self.prompts))
+        apart = np.zeros((len(self._sites), len(self._branches), self.prompts))
+        conditional = self._branches.index(max(self._branches))
+        for predicted in self._seen.values():
             weights = self._branches if len(predicted) > 1 else (1.0,)  # a step may go without guidance
             times, left = divmod(len(predicted), len(weights))
             if left or (times > 1 and not self._adapter.several_kinds):
                 raise ModelError(
                     f"{len(predicted)} guidance branches ran at a step, but adapter {self._adapter.name!r} names "
-                    f"{len(weights)}; see its `branches`"
+                    f"{len(weights)} for these arguments of generation; see its `branches`"
                 )
             for first in range(0, len(predicted), len(weights)):
                 parts = [w * part.double() for w, part in zip(weights, predicted[first:], strict=False)]
                 usual = torch.stack([part[0] for part in parts]).sum(0)
                 changes = torch.stack([part[1:] - part[0] for part in parts])
-                together[k] += self._distances(usual, changes.sum(0))
+                together += self._distances(usual, changes.sum(0))
                 for b, change in enumerate(changes):
-                    apart[k, :, b] += self._distances(usual, change)
-        return together, apart
+                    apart[:, b if len(changes) > 1 else conditional] += self._distances(usual, change)
+        self._found[self._range] = (together, apart)
+        self._seen = {}
+
+    def drifts(self, ranges: int) -> tuple[Array, Array]:
+        """``output_drift`` [K, S, P] and ``branch_drift`` [K, S, B, P] of an `Impact`, summed over the forwards of a
+        step; 0 in ranges in which the denoiser does not run.
+
+        Raises `ModelError` when other branches ran than the adapter says, or it did not run where it should.
+        """
+        self._reduce()
+        missing = set(self._firsts.values()) - self._found.keys() if self._sites else set()
+        if missing:
+            level = next(level for level, k in self._firsts.items() if k in missing)
+            raise ModelError(f"a denoiser did not run at noise level {level:g}, as it did while it was scored")
+        nothing = np.zeros((len(self._sites), self.prompts))
+        empty = (nothing, np.repeat(nothing[:, None], len(self._branches), axis=1))
+        found = [self._found.get(k, empty) for k in range(ranges)]
+        return np.stack([together for together, _ in found]), np.stack([apart for _, apart in found])
 
     def _distances(self, usual: Tensor, changes: Tensor) -> Array:
         """[S, P], how far ``changes`` [S, P, ...] take the guided prediction from the ``usual`` one [P, ...]."""

@@ -57,7 +57,7 @@ def calibrate(
     batches = [every[i : i + batch_size] for i in every[::batch_size]][rank::world]
     total, parts = sum(map(len, batches)), list[Scores]()
     for batch in batches:
-        kept = _kept(folder, batch, identity or {})
+        kept = _kept(folder, batch, identity or {}, target)
         if kept is None:
             chosen, seeds = [prompts[i] for i in batch], [seed + i for i in batch]
             probes, clips = _run(adapter, pipeline, chosen, steps, seeds, call, target, stride)
@@ -80,13 +80,15 @@ def _file(folder: Path, index: int) -> Path:
     return folder / f"prompt-{index:05d}.safetensors"
 
 
-def _kept(folder: Path | None, batch: Sequence[int], identity: Mapping[str, Any]) -> list[Scores] | None:
+def _kept(
+    folder: Path | None, batch: Sequence[int], identity: Mapping[str, Any], target: AttentionKind
+) -> list[Scores] | None:
     """Scores of a batch that an earlier run finished, or None."""
     if folder is None or not all(_file(folder, i).exists() for i in batch):
         return None
     found = [Scores.load(_file(folder, i)) for i in batch]
     for i, one in zip(batch, found, strict=True):
-        if dict(one.header.identity) != dict(identity):
+        if dict(one.header.identity) != dict(identity) or one.header.drift_target is not target:
             raise ScoresError(f"{_file(folder, i)}: of another calibration; remove {folder}, or choose another output")
     return found
 

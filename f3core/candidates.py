@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from f3core.costs import Passes, unit_saving
-from f3core.errors import PlanError
+from f3core.errors import PlanError, ScoresError
 from f3core.method import PlanRequest
 from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, rank, select
 from f3core.selection import Front, front
@@ -67,8 +67,15 @@ class Candidates:
         )
 
     def scored(self) -> list[float]:
-        """What the request's criterion gives each unit. Raises `ScoresError` where a measurement is missing."""
-        asked = self.request
+        """What the request's criterion gives each unit. Raises `ScoresError` where a measurement is missing, or was of
+        another removal."""
+        asked, impact = self.request, self.request.scores.impact
+        if asked.criterion.needs_impact and not (impact and impact.of(asked.target, asked.removals)):
+            lacking = "no removal" if impact is None else f"another removal of {impact.target}"
+            raise ScoresError(
+                f"these scores hold the impact of {lacking}; add this one's: f3core score SPEC --scores FILE, with "
+                f"prune.criterion {asked.criterion.name}"
+            )
         scores = asked.scores.within(asked.branch)
         return asked.criterion.score(self.units, self.step_ranges, scores, asked.target, asked.seed)
 

@@ -43,9 +43,16 @@ class Impact:
         """The sites (fqns) in the order of the arrays."""
         return tuple(self.removals)
 
-    def fits(self, target: AttentionKind, removals: Mapping[str, Removal], ranges: Sequence[StepRange]) -> bool:
-        """Whether this is what losing ``target`` by these removals over these step ranges does."""
-        return self.target is target and dict(self.removals) == dict(removals) and self.ranges == tuple(ranges)
+    def fits(
+        self, target: AttentionKind, removals: Mapping[str, Removal], ranges: Sequence[StepRange], prompts: int
+    ) -> bool:
+        """Whether this is what losing ``target`` by these removals over these step ranges does, on so many prompts."""
+        same = self.of(target, removals) and self.ranges == tuple(ranges)
+        return same and self.damage.shape[1] == prompts
+
+    def of(self, target: AttentionKind, removals: Mapping[str, Removal]) -> bool:
+        """Whether it was measured of losing ``target`` by these removals."""
+        return self.target is target and dict(self.removals) == dict(removals)
 
     def by_step(self, levels: Sequence[float]) -> Array:
         """[S, T] predicted damage of the removal at a site in a step, by itself: the damage of each range, shared among

@@ -144,8 +144,8 @@ class PruningPlan(_Frozen):
         return not all(map(self._everywhere, self.gates().values()))
 
     def graphs(self) -> dict[str, int]:
-        """By component, the distinct states of the gates over a generation: as often as a pruned denoiser that is compiled
-        in place compiles for one batch size, and never again."""
+        """By component, the distinct states of the gates over a generation: how often a pruned denoiser that is
+        compiled in place compiles for one batch size."""
         gates = self.gates()
         states: dict[str, set[frozenset[str]]] = {}
         for name in self.passes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from f3core.job import Job
 from f3core.measure import Listener
 from f3core.planning import chosen_removals
 from f3core.scores import Scores
-from f3core.step_ranges import DEFAULT_RANGES, choose_ranges
+from f3core.step_ranges import choose_ranges, usual_count
 
 TRIED = 2
 """Removals are tried out on one in so many of the calibration prompts, where the spec does not say on how many. Not on
@@ -88,7 +90,7 @@ def scored(
     folder: Path | None = None,
 ) -> Scores:
     """All that one of ``criteria`` ranks by, or the spec's own; ``folder`` keeps what is finished for a resumed run."""
-    clips: dict[int, Tensor] = {}
+    clips: dict[int, Tensor] | None = {} if _needs_impact(job, criteria) else None
     within = folder / "calibration" if folder else None
     scores = score(job, model, inputs, listener, folder=within, clips=clips)
     return completed(job, model, scores, listener, criteria=criteria, folder=folder, clips=clips)
@@ -110,18 +112,18 @@ def completed(
     It is measured on the first of the calibration prompts, from the same noise; ``clips`` are what scoring made of
     them, where it is known. ``folder`` keeps finished generations.
     """
-    spec = job.file.spec
-    asked = tuple(criteria) or (spec.prune.criterion,)
-    if not any(job.registry.make("criterion", name).needs_impact for name in asked):
+    if not _needs_impact(job, criteria):
         return scores
+    spec, header = job.file.spec, scores.header
     target, removals = spec.prune.target, chosen_removals(job, model.sites)
-    levels = scores.header.levels
     gated = all(removals[site.fqn] in site.gated(target) for site in model.sites if site.fqn in removals)
-    count = min(spec.prune.step_ranges or DEFAULT_RANGES, len(levels)) if gated else 1
-    ranges = choose_ranges(scores, count)
-    if scores.impact is not None and scores.impact.fits(target, removals, ranges):
+    count = usual_count(spec.prune.step_ranges, len(header.levels)) if gated else 1
+    if count > len(header.levels):
+        message = f"a generation of {len(header.levels)} steps has no {count} step ranges; ask for as many or fewer"
+        raise job.file.error(("prune", "step_ranges"), message)
+    ranges, number, known = choose_ranges(scores, count), _tried(job), clips or {}
+    if scores.impact is not None and scores.impact.fits(target, removals, ranges, number):
         return scores
-    number, known = _tried(job), clips or {}
     seed = noise_seeds(spec.calibrate.seed, 1)[0]
     listener("Trying removals", 0, 2 + len(ranges))
     impact = ablate(
@@ -134,14 +136,27 @@ def completed(
         target=target,
         removals=removals,
         ranges=ranges,
-        levels=levels,
+        levels={
+            name: [level for level, *rows in zip(header.levels, *kinds.values(), strict=True) if any(rows)]
+            for name, kinds in header.passes.items()
+        },
         batch_size=spec.calibrate.batch_size,
         sensed=max(1, number // SENSED),
         clips=torch.stack([known[i] for i in range(number)]) if all(i in known for i in range(number)) else None,
-        folder=folder / "impact" if folder else None,
+        folder=folder / f"impact-{_digest(header.identity, target, removals, ranges, number)}" if folder else None,
         progress=lambda done, total: listener("Trying removals", done, total),
     )
     return replace(scores, impact=impact)
+
+
+def _needs_impact(job: Job, criteria: Iterable[str]) -> bool:
+    asked = tuple(criteria) or (job.file.spec.prune.criterion,)
+    return any(job.registry.make("criterion", name).needs_impact for name in asked)
+
+
+def _digest(*parts: Any) -> str:
+    """Other for another impact, so that a resumed run of another spec does not read what was kept."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 def _tried(job: Job) -> int:

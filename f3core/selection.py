@@ -108,9 +108,8 @@ def greedy(scores: Sequence[float], savings: Sequence[int]) -> Front:
     """Selections by score per MAC saved, each with what it can spare taken back, less what another one dominates.
 
     Of every beginning of the order, the units of the highest scores leave again as long as more is saved than by the
-    beginning before it. Among units of one size that is as good as `pareto`. Where sizes differ, predicted damage on
-    the trained minis (AAS and drift of 4 prompts) was 1.4 to 3.3 % above the least for cells, and 2 and 11 % for
-    Tune-A-Video's 7 layers of three sizes: means over budgets; at single budgets up to 54 %, and 4.1 times, the least.
+    beginning before it. Among units of one size that is as good as `pareto`, and worse where sizes differ:
+    docs/criteria.md has by how much.
     """
     useful = [i for i, saving in enumerate(savings) if saving > 0]
     order = sorted(useful, key=lambda i: (scores[i] / savings[i], -i))

@@ -14,24 +14,32 @@ from f3core.scores import Scores
 
 DEFAULT_RANGES = 4
 """Few enough that a plan of cells has few distinct graphs."""
+IDLE = 1e-4
+"""Of the least drift that was measured: what a site that does not run is taken to drift."""
+
+
+def usual_count(asked: int | None, steps: int) -> int:
+    """How many step ranges a spec that asks for so many, or for none, gets of ``steps``."""
+    return min(DEFAULT_RANGES, steps) if asked is None else asked
 
 
 def choose_ranges(scores: Scores, count: int) -> tuple[StepRange, ...]:
     """``count`` step ranges whose boundaries lie where drift changes most; of equal length where none was measured.
 
-    Each step has a profile, the logarithm of every site's drift there. The ranges are those that leave the least
-    variance of profiles within ranges: the optimal segmentation, by dynamic programming in O(T²·count) of T steps.
-    Raises `PlanError` when there are fewer steps than ranges.
+    Each step has a profile, the logarithm of every site's drift there; a site that does not run in a step drifts next
+    to nothing there, so that a second denoiser that takes over begins a range. The ranges are those that leave the
+    least variance of profiles within ranges: the optimal segmentation, by dynamic programming in O(T²·count) of T
+    steps. Raises `PlanError` when there are fewer steps than ranges.
     """
     levels = scores.header.levels
     equal = split_steps(levels, count)
     if not scores.prompts or count == 1:
         return equal
     drift = scores.mean_drift()
-    drift = drift[(drift > 0).all(axis=1)]  # sites that hold the target, where they ran at every step
+    drift = drift[(drift > 0).any(axis=1)]  # sites that hold the target
     if not len(drift):
         return equal
-    starts = segment(np.log(drift).T, count)
+    starts = segment(np.log(np.maximum(drift, IDLE * drift[drift > 0].min())).T, count)
     bounds = [None, *((levels[s - 1] + levels[s]) / 2 for s in starts), None]
     return tuple(StepRange(high=high, low=low) for high, low in itertools.pairwise(bounds))
 

@@ -195,6 +195,9 @@ def _rank(
     plans = {name: make_plan(its_job, scores, ratio=0) for name, its_job in jobs.items()}
     base = plans[criteria[0]]
     axis, total = str(base.axis), len(base.units)
+    if not any(unit.macs_saved for unit in base.units):
+        message = "no unit saves any work, so that criteria choose nothing; give a target or removal that does"
+        raise job.file.error(("prune", "removal"), message)
     alone = []
     for i in range(total):
         alone.append(outcomes.of(base.choosing({i}))[0])
@@ -215,6 +218,7 @@ def _rank(
         heard(axis, "criteria", done, len(fronts))
     return {
         "axis": axis,
+        "ranges": [str(r) for r in base.step_ranges],
         "alone": dict(zip((unit.name for unit in base.units), alone, strict=True)),
         "spearman": {name: spearman(scored, alone) for name, scored in values.items()},
         "choices": choices,

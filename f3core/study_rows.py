@@ -31,10 +31,11 @@ class Choice(_Frozen):
 
 
 class AxisRanking(_Frozen):
-    """One axis. By seed, in the study's order: ``alone``, the damage of pruning each unit alone, and by criterion
-    ``spearman``, the correlation of its scores with that (None where all are equal)."""
+    """One axis. By seed, in the study's order: the step ``ranges``, ``alone``, the damage of pruning each unit alone,
+    and by criterion ``spearman``, the correlation of its scores with that (None where all are equal)."""
 
     axis: str
+    ranges: tuple[tuple[str, ...], ...]
     alone: tuple[dict[str, float], ...]
     spearman: dict[str, tuple[float | None, ...]]
     choices: tuple[Choice, ...]
@@ -44,6 +45,7 @@ class AxisRanking(_Frozen):
         """From what was kept of each seed."""
         return cls(
             axis=axis,
+            ranges=tuple(tuple(part["ranges"]) for part in parts),
             alone=tuple(part["alone"] for part in parts),
             spearman={name: tuple(part["spearman"][name] for part in parts) for name in parts[0]["spearman"]},
             choices=tuple(
@@ -52,6 +54,11 @@ class AxisRanking(_Frozen):
                 for choice in part["choices"]
             ),
         )
+
+    @property
+    def alike(self) -> bool:
+        """Whether a unit is the same under every seed: ranges are cut by what was scored."""
+        return len(set(self.ranges)) == 1
 
     @property
     def criteria(self) -> tuple[str, ...]:

@@ -76,8 +76,9 @@ def _of_axis(study: RankStudy, ranking: AxisRanking) -> Iterator[str]:
     for share in study.shares:
         yield f"### {share:g} of what can be saved"
         yield markdown_table(*_outcomes(study, ranking, share))
+    if not ranking.alike:
+        return  # a cell of one name covers other steps under another seed
     yield "<details><summary>Every unit alone</summary>"
-    names = [name for name in ranking.alone[0] if all(name in alone for alone in ranking.alone)]
-    units = [(name, f"{Figure.of(alone[name] for alone in ranking.alone).mean:.3g}") for name in names]
+    units = [(name, f"{Figure.of(alone[name] for alone in ranking.alone).mean:.3g}") for name in ranking.alone[0]]
     yield markdown_table(("unit pruned alone", "mean damage"), units)
     yield "</details>"

@@ -65,7 +65,7 @@ def tried(pipe: WanPipeline, levels: list[float], ranges: Sequence[StepRange], *
     call = options.pop("call", tiny_wan.CALL)
     given = {"steps": 3, "seeds": [5, 6], "call": call, "target": TA, "removals": REMOVALS}
     options = {"batch_size": 2, "sensed": 2} | options
-    return ablate(adapter, pipe, PROMPTS, **given, ranges=ranges, levels=levels, **options)
+    return ablate(adapter, pipe, PROMPTS, **given, ranges=ranges, levels={"transformer": levels}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,47 @@ def test_known_clips_are_not_made_again_and_few_prompts_are_sensed(
     np.testing.assert_array_equal(found.damage, impact.damage)
     assert found.output_drift.shape == (2, 2, 1)
     np.testing.assert_allclose(found.output_drift, impact.output_drift[:, :, :1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_change_nothing(
+    pipe: WanPipeline, levels: list[float], ranges: tuple[StepRange, ...], impact: Impact, batch_size: int
+) -> None:
+    found = tried(pipe, levels, ranges, batch_size=batch_size)
+    for name in Impact.FIELDS:
+        np.testing.assert_allclose(getattr(found, name), getattr(impact, name), rtol=1e-3)
+
+
+def test_a_second_denoiser_is_sensed_where_it_begins() -> None:
+    """Its first step lies inside a range that the first denoiser began."""
+    two = tiny_wan.pipeline()
+    second = tiny_wan.transformer()
+    torch.nn.init.normal_(second.proj_out.weight, std=0.1)
+    pipe = WanPipeline(**{**two.components, "transformer_2": second}, boundary_ratio=0.8)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler.set_timesteps(3)
+    steps = [float(t) for t in pipe.scheduler.timesteps]
+    runs = {"transformer": [t for t in steps if t >= 800], "transformer_2": [t for t in steps if t < 800]}
+    assert all(runs.values())
+    removals = {site.replace("transformer.", f"{name}."): Removal.SELF_ONLY for name in runs for site in SITES}
+    found = ablate(
+        WanAdapter(),
+        pipe,
+        PROMPTS[:1],
+        steps=3,
+        seeds=[5],
+        call=tiny_wan.CALL | {"guidance_scale_2": 1.0},  # the pipeline is guided all the same
+        target=TA,
+        removals=removals,
+        ranges=(StepRange(),),
+        levels=runs,
+        batch_size=1,
+        sensed=1,
+    )
+    assert found.branches == {"transformer": (SCALE, 1 - SCALE), "transformer_2": (1.0, 0.0)}
+    assert (found.output_drift > 0).all()
+    with pytest.raises(ModelError, match="did not run at noise level"):
+        tried(pipe, [*steps, 123.0], (StepRange(low=200.0), StepRange(high=200.0)))
 
 
 def test_other_branches_than_the_adapter_names_are_refused(pipe: WanPipeline, levels: list[float]) -> None:

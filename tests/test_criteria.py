@@ -99,8 +99,8 @@ def test_propagated_drift_sums_the_predicted_damage_of_cells() -> None:
     assert steps == pytest.approx(list(by_step.sum(axis=0)))
     cells = found.score(make_units(sites, PruningAxis.CELL, 2), impact.ranges, scores, TA, 0)
     assert sum(cells) == pytest.approx(impact.damage.mean(axis=1).sum())
-    with pytest.raises(ScoresError, match="hold the impact of removing TA, not SA"):
-        found.score([], impact.ranges, scores, AttentionKind.SELF, 0)
+    with pytest.raises(ScoresError, match="ranks by the impact of removals"):
+        found.score([], impact.ranges, make_scores(), TA, 0)
 
 
 @pytest.mark.parametrize("name", ["aas", "aas_mean", "drift", "reverse"])

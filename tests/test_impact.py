@@ -62,10 +62,11 @@ def test_json_and_arrays_make_it_again() -> None:
 
 def test_it_fits_what_was_tried_alone() -> None:
     impact = make_impact()
-    assert impact.fits(TA, dict(REMOVALS), impact.ranges)
-    assert not impact.fits(AttentionKind.SELF, REMOVALS, impact.ranges)
-    assert not impact.fits(TA, REMOVALS | {"transformer.a": Removal.DROP}, impact.ranges)
-    assert not impact.fits(TA, REMOVALS, (StepRange(),))
+    assert impact.fits(TA, dict(REMOVALS), impact.ranges, 2)
+    assert not impact.fits(AttentionKind.SELF, REMOVALS, impact.ranges, 2)
+    assert not impact.fits(TA, REMOVALS | {"transformer.a": Removal.DROP}, impact.ranges, 2)
+    assert not impact.fits(TA, REMOVALS, (StepRange(),), 2)
+    assert not impact.fits(TA, REMOVALS, impact.ranges, 4)
 
 
 @given(st.integers(1, 5), st.integers(0, 99))

@@ -11,7 +11,7 @@ import pytest
 
 from f3core import engine, scoring
 from f3core.adapter import Model
-from f3core.errors import ScoresError
+from f3core.errors import ScoresError, SpecError
 from f3core.job import Job, resolve
 from f3core.planning import make_plan
 from f3core.registry import installed
@@ -36,11 +36,11 @@ def test_removals_are_tried_where_a_criterion_asks(tiny_spec: Write) -> None:
     job, model = of(tiny_spec(criterion="aas"))
     plain = scored(job, model)
     assert plain.impact is None
-    with pytest.raises(ScoresError, match="hold the impact of no removal; add it: f3core score"):
+    with pytest.raises(ScoresError, match="hold the impact of no removal; add this one's: f3core score"):
         make_plan(of(tiny_spec(criterion="propagated_drift"))[0], plain)
     found = scored(job, model, criteria=["aas", "propagated_drift"]).impact
     assert found is not None
-    assert found.damage.shape == (4, 1)  # four ranges of one step each; one of three prompts
+    assert found.damage.shape == (4, 1)  # four ranges of one step each; half of three prompts
     assert (found.damage > 0).all()
     assert (found.output_drift > 0).all()
 
@@ -63,6 +63,43 @@ def test_what_fits_is_not_tried_again(tiny_spec: Write) -> None:
     assert not np.array_equal(again.impact.output_drift, scores.impact.output_drift)
 
 
+def test_an_impact_of_another_removal_is_no_help_to_a_plan(tiny_spec: Write) -> None:
+    job, model = of(tiny_spec(criterion="propagated_drift", removal="self_only"))
+    scores = scored(job, model)
+    other = resolve(load_spec(tiny_spec(criterion="propagated_drift", removal="drop")), installed(), check_output=False)
+    with pytest.raises(ScoresError, match="impact of another removal of TA; add this one's: f3core score SPEC"):
+        make_plan(other, scores)
+
+
+def test_a_resumed_run_reads_nothing_of_another_removal(tiny_spec: Write, tmp_path: Path) -> None:
+    def run(removal: str, output: str, resume: bool = False) -> Any:
+        spec = tiny_spec(criterion="propagated_drift", removal=removal, ratio=0.5)
+        return engine.apply(spec, output=tmp_path / output, resume=resume, listener=interrupt if not resume else listen)
+
+    def listen(task: str, done: int, total: int) -> None:
+        pass
+
+    def interrupt(task: str, done: int, total: int) -> None:
+        if task == "Trying removals" and done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("self_only", "one")
+    resumed = run("drop", "one", resume=True).scores.impact
+    spec = tiny_spec(criterion="propagated_drift", removal="drop", ratio=0.5)
+    fresh = engine.apply(spec, output=tmp_path / "two").scores.impact
+    assert resumed is not None
+    assert fresh is not None
+    np.testing.assert_allclose(resumed.damage, fresh.damage, rtol=1e-6)
+    np.testing.assert_allclose(resumed.output_drift, fresh.output_drift, rtol=1e-6)
+
+
+def test_more_step_ranges_than_steps_are_refused_at_their_line(tiny_spec: Write) -> None:
+    job, model = of(tiny_spec(criterion="propagated_drift", step_ranges=9))
+    with pytest.raises(SpecError, match=r"spec.yaml:4:\d+: a generation of 4 steps has no 9 step ranges"):
+        scored(job, model)
+
+
 def test_shards_are_completed_once_they_are_merged(
     tiny_spec: Write, f3core_cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
@@ -74,7 +111,7 @@ def test_shards_are_completed_once_they_are_merged(
     given = [word for path in shards for word in ("--scores", path)]
     code, _, err = f3core_cli("plan", spec, *given)
     assert code == 1
-    assert "add it: f3core score SPEC --scores FILE" in err
+    assert "add this one's: f3core score SPEC --scores FILE" in err
     whole = tmp_path / "whole.safetensors"
     code, out, _ = f3core_cli("score", spec, *given, "-o", whole)
     assert code == 0

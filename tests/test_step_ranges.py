@@ -61,6 +61,13 @@ def test_ranges_without_a_measurement_are_of_equal_length(count: int) -> None:
         assert choose_ranges(scores, count) == split_steps(levels, count)
 
 
+def test_a_denoiser_that_takes_over_begins_a_range() -> None:
+    levels = (900.0, 800.0, 700.0, 600.0, 500.0, 400.0)
+    drift = np.array([[1.0, 9.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 5.0, 5.0]])
+    ranges = choose_ranges(drifting(levels, drift), 2)
+    assert [[level for level in levels if level in r] for r in ranges] == [[900, 800, 700, 600], [500, 400]]
+
+
 def test_more_ranges_than_steps_are_refused() -> None:
     with pytest.raises(PlanError, match="4 calibrated steps cannot be cut into 5 step ranges"):
         choose_ranges(make_scores(), 5)

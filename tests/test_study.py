@@ -71,6 +71,11 @@ def test_finished_measurements_are_kept(tiny_spec: Write, tmp_path: Path, monkey
     assert [len(plan.pruned) for plan in pruned].count(1) == 1  # of four units alone, three were known
 
 
+def test_a_removal_that_saves_nothing_is_refused(tiny_spec: Write) -> None:
+    with pytest.raises(SpecError, match="no unit saves any work"):
+        run(tiny_spec(target="SA", removal="mask"), ["aas"], axes=(), seeds=(0,))
+
+
 def test_an_unknown_criterion_is_refused_before_the_model_is_loaded(tiny_spec: Write, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="did you mean 'drift'"):
         run(tiny_spec(), criteria=["drft"])

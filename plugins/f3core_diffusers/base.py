@@ -106,14 +106,13 @@ class DiffusersAdapter(Adapter):
         return frames.float().cpu().clamp(0, 1)
 
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
-        usual = inspect.signature(type(pipeline).__call__).parameters
-        own = "guidance_scale" + component.removeprefix("transformer").removeprefix("unet")
-        given = [call[name] for name in (own, "guidance_scale") if call.get(name) is not None]
-        if not given and "guidance_scale" not in usual:
+        """By diffusers' rule: ``guidance_scale`` above 1 switches guidance on, for every denoiser of the pipeline."""
+        usual = inspect.signature(type(pipeline).__call__).parameters.get("guidance_scale")
+        given = call.get("guidance_scale", usual.default if usual else None)
+        if given is None or given <= 1:
             return (1.0,)
-        scale = float(given[0] if given else usual["guidance_scale"].default)
-        if scale <= 1:
-            return (1.0,)
+        own = call.get("guidance_scale" + component.removeprefix("transformer").removeprefix("unet"))
+        scale = float(given if own is None else own)
         return (scale, 1 - scale) if self.conditional_first else (1 - scale, scale)
 
     def save(self, pipeline: Any, folder: Path) -> None:

@@ -93,11 +93,9 @@ class PropagatedDrift(Criterion):
         self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
     ) -> list[float]:
         impact = scores.impact
-        if impact is None or impact.target is not target:
-            lacking = "of no removal" if impact is None else f"of removing {impact.target}, not {target}"
+        if impact is None:
             raise ScoresError(
-                f"these scores hold the impact {lacking}; add it: f3core score SPEC --scores FILE, with "
-                f"prune.criterion {self.name}"
+                f"criterion {self.name!r} ranks by the impact of removals, which these scores do not hold"
             )
         cells = np.zeros((len(scores.header.sites), len(scores.header.levels)))
         cells[[scores.site_index(site) for site in impact.sites]] = impact.by_step(scores.header.levels)

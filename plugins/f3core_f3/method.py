@@ -6,7 +6,7 @@ from f3core.candidates import Candidates
 from f3core.method import Method, PlanRequest
 from f3core.plan import PruningPlan
 from f3core.sites import PruningAxis
-from f3core.step_ranges import DEFAULT_RANGES, choose_ranges
+from f3core.step_ranges import choose_ranges, usual_count
 
 
 class F3(Method):
@@ -24,6 +24,6 @@ class F3(Method):
 def _ranges(request: PlanRequest, steps: int) -> int:
     if request.axis is PruningAxis.LAYER:
         return 1
-    if request.step_ranges is not None:
-        return request.step_ranges
-    return steps if request.axis is PruningAxis.TIMESTEP else min(DEFAULT_RANGES, steps)
+    if request.axis is PruningAxis.TIMESTEP and request.step_ranges is None:
+        return steps
+    return usual_count(request.step_ranges, steps)
