@@ -149,7 +149,11 @@ def _header(
         heads=tuple(heads.get((name, i), 0) for name, i, _ in every),
         levels=tuple(levels),
         passes={name: _passes(probe, probe.rows, levels, prompts) for name, probe in probes.items()},
-        unconditional={name: _passes(probe, probe.unconditional, levels, prompts) for name, probe in probes.items()},
+        unconditional={
+            name: _passes(probe, probe.unconditional, levels, prompts)
+            for name, probe in probes.items()
+            if adapter.tells_branches
+        },
         drift_target=target,
         identity=dict(identity),
         costs=costs.model_dump(mode="json") if costs else None,

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import f3core
+from f3core import calibration, engine
 from f3core.contract import Change, example_plan
 from f3core.errors import PlanError, SpecError
 from f3core.meta import share_copy
@@ -117,7 +118,7 @@ def test_frames_sum_to_the_whole_sequence(model: CogVideoTransformer) -> None:
 def test_a_step_is_watched_alone() -> None:
     pipe = tiny_cogvideo.pipeline(stage_2=True)
     options: dict[str, Any] = {"steps": 1, "seed": 0, "call": {}, "target": TA}
-    scores = f3core.calibration.calibrate(ADAPTER, pipe, PROMPTS, **options)
+    scores = calibration.calibrate(ADAPTER, pipe, PROMPTS, **options)
     plus = [i for i, site in enumerate(scores.header.sites) if site.endswith("plus")]
     assert (scores.mass(TA)[plus] > 0).all()
     assert (scores.total().drift[plus] > 0).all()
@@ -180,12 +181,18 @@ def spec(tmp_path: Path) -> Path:
 
 
 def test_cells_are_predicted_as_they_are_counted_with_and_without_weights(spec: Path) -> None:
-    result = f3core.apply(spec, overrides=["prune.criterion=late"])
+    by_step = engine.plan_only(engine.as_file(spec, ["prune.axis=timestep", "prune.step_ranges=null"]))
+    steps = len(by_step.step_ranges)
+    overrides = [
+        "prune.criterion=late",
+        f"prune.step_ranges={steps}",
+    ]  # fewer are cut by what was scored
+    result = f3core.apply(spec, overrides=overrides)
     generation = result.report.generation
     assert result.plan.gated()
     assert generation.predicted.total == generation.counted.total < generation.before.total
-    file = f3core.engine.as_file(spec, ["prune.criterion=late"])
-    [(plan, macs)] = f3core.engine.plan_without_weights(file)
+    file = engine.as_file(spec, overrides)
+    [(plan, macs)] = engine.plan_without_weights(file)
     assert plan == result.plan
     assert macs.counted == generation.counted
     loaded = CogVideoPipeline.from_pretrained(result.folder / "model")
@@ -196,7 +203,7 @@ def test_cells_are_predicted_as_they_are_counted_with_and_without_weights(spec: 
 def test_removals_are_tried_out_frame_by_frame(spec: Path, prune: str, ranges: int) -> None:
     removal = "drop" if prune == "axis=layer" else "self_only"
     overrides = ["prune.criterion=propagated_drift", f"prune.{prune}", f"prune.removal={removal}"]
-    plan = f3core.engine.plan_only(f3core.engine.as_file(spec, overrides))
+    plan = engine.plan_only(engine.as_file(spec, overrides))
     assert len(plan.step_ranges) == ranges
     assert all(unit.score > 0 for unit in plan.units)
 
