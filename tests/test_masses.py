@@ -25,7 +25,15 @@ def one_block_each(layers: int = 3, steps: int = 2, frames: int = 3) -> Scores:
     maps[::2, :, :-1] = 1.0
     maps[1::2, :, -1] = 1.0
     places = tuple(i for i in range(layers) for _ in range(2))
-    header = ScoresHeader("tiny", tuple(names), (2,) * len(names), (900.0, 20.0), {"net": (2, 2)}, KINDS[TA], places)
+    header = ScoresHeader(
+        adapter="tiny",
+        sites=tuple(names),
+        heads=(2,) * len(names),
+        levels=(900.0, 20.0),
+        passes={"net": {"forward": (2, 2)}},
+        drift_target=KINDS[TA],
+        layers=places,
+    )
     return Scores(header, {0: PromptScores(mass, queries, queries, queries, maps)})
 
 
