@@ -38,7 +38,7 @@ def registry() -> Registry:
 
 def test_our_plugins_register_like_any_other(registry: Registry) -> None:
     assert registry.names("method") == ["f3"]
-    assert registry.names("criterion") == ["aas", "aas_mean", "drift", "late", "random", "reverse"]
+    assert registry.names("criterion") == ["aas", "aas_mean", "drift", "late", "propagated_drift", "random", "reverse"]
     assert "wan" in registry.names("adapter")
     assert {r.plugin for r in registry.registered("adapter")} == {"diffusers"}
     assert {r.plugin for r in registry.registered("criterion")} == {"f3"}

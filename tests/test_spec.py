@@ -44,6 +44,7 @@ prune:
   ratio: 0.5
   budget: null
   removal: self_only
+  branch: both
   step_ranges: 4
   seed: 7
 evaluate:
