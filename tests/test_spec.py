@@ -259,9 +259,9 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 
 def test_yaml_problems_carry_file_line_and_column() -> None:
-    assert refusal(VALID + "prune: {}\n") == ["s.yaml:39:1: duplicate key 'prune'; first given on line 16"]
+    assert refusal(VALID + "prune: {}\n") == ["s.yaml:40:1: duplicate key 'prune'; first given on line 16"]
     assert refusal(changed("source", "!!python/name:os.system x"))[0].startswith("s.yaml:3:11: ")
-    assert refusal(VALID + "x: [")[0].startswith("s.yaml:39:5: not valid YAML")
+    assert refusal(VALID + "x: [")[0].startswith("s.yaml:40:5: not valid YAML")
 
 
 def test_overrides_change_values_and_leave_the_text() -> None:
