@@ -45,12 +45,20 @@ def one_round(spec: Path) -> dict[str, float]:
         generate(model.adapter, model.pipeline, prompts, **options)
 
     inference, _ = seconds(plain)
-    scoring, scores = seconds(lambda: score(job, model, inputs, silent))
-    trying, whole = seconds(lambda: completed(job, model, scores, silent))
-    impact = whole.impact
+    heard: list[float] = []
+
+    def hear(task: str, done: int, total: int) -> None:
+        if task == "Scoring prompts":
+            heard.append(time.perf_counter())
+
+    whole, scores = seconds(lambda: score(job, model, inputs, hear))
+    scoring = heard[-1] - heard[0]
+    trying, tried_out = seconds(lambda: completed(job, model, scores, silent))
+    impact = tried_out.impact
     ranges, tried = impact.damage.shape
     return {
         "plain": inference,
+        "counting": (whole - scoring) / inference,
         "scoring": scoring / inference,
         "trying": trying / inference,
         "generations": ranges * tried / len(prompts),
@@ -70,7 +78,8 @@ def main() -> None:
         figures["beyond"] = figures["scoring"] + figures["trying"] - figures["generations"]
         found[name] = figures
         print(
-            f"{name}: plain inference {figures['plain']:.1f} s; scoring {figures['scoring']:.2f} ×, trying removals "
+            f"{name}: plain inference {figures['plain']:.1f} s; counting MACs (whatever the prompts) "
+            f"{figures['counting']:.2f} ×, scoring {figures['scoring']:.2f} ×, trying removals "
             f"{figures['trying']:.2f} × of it, of which {figures['generations']:.2f} × are one generation a range: "
             f"{figures['beyond']:.2f} × and those generations"
         )
