@@ -27,6 +27,7 @@ from f3core.plan import StepRange
 from f3core.probe import replaced_forward
 from f3core.sites import AttentionKind, AttentionSite, Removal
 from f3core.surgery import restrict_
+from f3core.workspace import written
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
@@ -147,10 +148,8 @@ def _kept(folder: Path | None, name: str, make: Callable[[], dict[str, Array]]) 
         return make()
     file = folder / f"{name}.safetensors"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".tmp")
-        save_file({key: np.ascontiguousarray(value) for key, value in make().items()}, unfinished)
-        unfinished.replace(file)
+        with written(file) as unfinished:
+            save_file({key: np.ascontiguousarray(value) for key, value in make().items()}, unfinished)
     found: dict[str, Array] = load_file(file)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from f3core.evaluate import Progress
 from f3core.probe import Probe
 from f3core.scores import PromptScores, Scores, ScoresHeader
 from f3core.sites import AttentionKind, AttentionSite
+from f3core.workspace import written
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
@@ -65,7 +65,8 @@ def calibrate(
             kept = [Scores(header, {i: _gather(probes, header, sites, place)}) for place, i in enumerate(batch)]
             for i, one, clip in zip(batch, kept, clips, strict=True):
                 if folder is not None:
-                    _write(one, _file(folder, i))
+                    with written(_file(folder, i)) as file:
+                        one.save(file)
                 if clip_made:
                     clip_made(i, clip)
         parts += kept
@@ -91,13 +92,6 @@ def _kept(
         if dict(one.header.identity) != dict(identity) or one.header.drift_target is not target:
             raise ScoresError(f"{_file(folder, i)}: of another calibration; remove {folder}, or choose another output")
     return found
-
-
-def _write(scores: Scores, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".tmp")
-    scores.save(unfinished)
-    os.replace(unfinished, file)
 
 
 def _run(

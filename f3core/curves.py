@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from f3core.clips import INK
-from f3core.figures import COLOURS, NAMES
+from f3core.figures import COLOURS, NAMES, tidy_
 from f3core.report_text import plural
 from f3core.stats import spread_over
 
@@ -133,10 +133,7 @@ def _panel(axes: Axes, sweep: Sweep, where: Callable[[Row], float | None], measu
     if min(values) > 0 and max(values) > WIDE * min(values):
         axes.set_yscale("log")
     axes.margins(x=0.1, y=0.14)
-    axes.grid(color="#DDDDDD", linewidth=0.6, zorder=0)
-    axes.tick_params(labelsize=8, length=0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    tidy_(axes)
 
 
 def _merged(

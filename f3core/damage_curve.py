@@ -154,7 +154,7 @@ def draw(curve: Curve, plans: Sequence[PruningPlan], path: Path) -> None:
     from matplotlib.ticker import PercentFormatter
 
     from f3core.clips import INK
-    from f3core.figures import COLOURS
+    from f3core.figures import COLOURS, tidy_
 
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -179,10 +179,7 @@ def draw(curve: Curve, plans: Sequence[PruningPlan], path: Path) -> None:
     axes.set_xlabel(f"MACs of one generation saved, of {si(curve.plan.macs_before)}MAC", color=INK, fontsize=9)
     axes.set_ylabel(curve.title, color=INK, fontsize=9)
     axes.margins(x=0.04, y=0.08)
-    axes.grid(color="#DDDDDD", linewidth=0.6, zorder=0)
-    axes.tick_params(labelsize=8, length=0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    tidy_(axes)
     figure.suptitle(
         f"What pruning {curve.plan.scope} offers: axis {curve.plan.axis}, {plural(len(curve.plan.units), 'unit')}",
         color=INK,

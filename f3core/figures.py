@@ -32,6 +32,14 @@ TICKS = 32
 """The most tick labels along an axis."""
 
 
+def tidy_(axes: Axes) -> None:
+    """A faint grid, no tick marks, and a frame on two sides: how every curve is drawn."""
+    axes.grid(color="#DDDDDD", linewidth=0.6, zorder=0)
+    axes.tick_params(labelsize=8, length=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
 def attention_bars(scores: Scores, plan: PruningPlan, path: Path) -> None:
     """Draw CA, SA and TA mass over the plan's axis, with what is pruned marked, and the mean frame-to-frame map.
 

@@ -205,8 +205,12 @@ def split_steps(levels: Sequence[float], count: int) -> tuple[StepRange, ...]:
     if not 1 <= count <= len(levels):
         raise PlanError(f"{len(levels)} calibrated steps cannot be cut into {count} step ranges")
     ordered = sorted(levels, reverse=True)
-    starts = [round(i * len(ordered) / count) for i in range(1, count)]
-    bounds = [None, *((ordered[s - 1] + ordered[s]) / 2 for s in starts), None]
+    return ranges_from(ordered, [round(i * len(ordered) / count) for i in range(1, count)])
+
+
+def ranges_from(levels: Sequence[float], starts: Sequence[int]) -> tuple[StepRange, ...]:
+    """The ranges of noise levels, noisy to clean, that begin at the first and at ``starts``; see `split_steps`."""
+    bounds = [None, *((levels[s - 1] + levels[s]) / 2 for s in starts), None]
     return tuple(StepRange(high=high, low=low) for high, low in itertools.pairwise(bounds))
 
 

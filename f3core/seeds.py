@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from f3core.job import Job, resolve
 from f3core.measure import Listener
 from f3core.registry import installed
 from f3core.spec import SpecFile, parse_spec
+from f3core.workspace import written
 
 
 def seeded(file: SpecFile, seed: int, output: str | Path | None = None) -> Job:
@@ -54,9 +54,8 @@ def each_seed(
             _same(_identity(jobs[seed], model), part, seed, scratch)
         for seed in missing:
             kept[seed] = {"identity": _identity(jobs[seed], model), "result": one(jobs[seed], model, seed)}
-            unfinished = files[seed].with_suffix(".tmp")
-            unfinished.write_text(json.dumps(kept[seed]), encoding="utf-8")
-            os.replace(unfinished, files[seed])
+            with written(files[seed]) as file:
+                file.write_text(json.dumps(kept[seed]), encoding="utf-8")
     return [kept[seed]["result"] for seed in jobs]
 
 

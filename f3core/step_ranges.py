@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from f3core.errors import PlanError
 from f3core.impact import Array
-from f3core.plan import StepRange, split_steps
+from f3core.plan import StepRange, ranges_from, split_steps
 from f3core.scores import Scores
 
 DEFAULT_RANGES = 4
@@ -40,8 +39,7 @@ def choose_ranges(scores: Scores, count: int) -> tuple[StepRange, ...]:
     if not len(drift):
         return equal
     starts = segment(np.log(np.maximum(drift, IDLE * drift[drift > 0].min())).T, count)
-    bounds = [None, *((levels[s - 1] + levels[s]) / 2 for s in starts), None]
-    return tuple(StepRange(high=high, low=low) for high, low in itertools.pairwise(bounds))
+    return ranges_from(levels, starts)
 
 
 def segment(profiles: Array, count: int) -> list[int]:

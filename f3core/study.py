@@ -31,7 +31,7 @@ from f3core.stats import spearman
 from f3core.study_rows import CEILING, AxisRanking, RankStudy
 from f3core.study_text import to_markdown
 from f3core.trial import Trial
-from f3core.workspace import workspace
+from f3core.workspace import workspace, written
 
 SHARES = (0.25, 0.5, 0.75)
 
@@ -145,9 +145,8 @@ class _Outcomes:
         if key not in self.found:
             made = self.trial.clips(prune(self.model, plan))
             self.found[key] = (evaluate.damage(self.reference, made), self.figures(made))
-            unfinished = self.file.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(self.found), encoding="utf-8")
-            unfinished.replace(self.file)
+            with written(self.file) as file:
+                file.write_text(json.dumps(self.found), encoding="utf-8")
         return self.found[key]
 
 
@@ -163,7 +162,6 @@ def _one_seed(
 ) -> dict[str, Any]:
     trial = Trial.of(job, model)
     scores = scored(job, model, inputs_of(job, model), listener, criteria=criteria, folder=folder)
-    scores.save(folder / "scores.safetensors")
     outcomes = _Outcomes(trial, model, scores.header.levels, folder / "outcomes.json")
     found = {}
     for axis in axes or (None,):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from f3core.clips import INK
+from f3core.figures import tidy_
 from f3core.report_text import plural
 from f3core.stats import Figure, spread_over
 from f3core.study_rows import CEILING, AxisRanking, RankStudy
@@ -36,7 +37,8 @@ def draw(study: RankStudy, path: Path) -> None:
             for name in ranking.criteria:
                 colour = INK if name == CEILING else PALETTE[criteria.index(name) % len(PALETTE)]
                 _line(axes, study, ranking, name, measure, colour)
-            _dress(axes)
+            axes.margins(x=0.06, y=0.1)
+            tidy_(axes)
         row[0].set_ylabel(measure or "damage (mean squared error)", color=INK, fontsize=9)
     for ranking, axes in zip(study.axes, grid[0], strict=True):
         axes.set_title(f"axis {ranking.axis} ({plural(len(ranking.alone[0]), 'unit')})", color=INK, fontsize=10)
@@ -82,11 +84,3 @@ def _line(axes: Axes, study: RankStudy, ranking: AxisRanking, criterion: str, me
         capsize=2,
         label=criterion,
     )
-
-
-def _dress(axes: Axes) -> None:
-    axes.margins(x=0.06, y=0.1)
-    axes.grid(color="#DDDDDD", linewidth=0.6, zorder=0)
-    axes.tick_params(labelsize=8, length=0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

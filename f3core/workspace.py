@@ -40,6 +40,15 @@ class Workspace:
 
 
 @contextlib.contextmanager
+def written(file: Path) -> Iterator[Path]:
+    """A path to write in place of ``file``, which is there, whole, only once the block has ended well."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".tmp")
+    yield unfinished
+    os.replace(unfinished, file)
+
+
+@contextlib.contextmanager
 def _alone(lock: Path, folder: Path) -> Iterator[None]:
     """Hold a lock that ends with the process. Raises `OutputError` when another process holds it."""
     if fcntl is None:
