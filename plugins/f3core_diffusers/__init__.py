@@ -12,29 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from f3core.hookspecs import AdapterEntry, hookimpl
-from f3core.sites import AttentionKind, PruningAxis, Removal
+from f3core_diffusers.families import FAMILIES
 
 __all__: list[str] = []
-
-_FULL_3D = {
-    AttentionKind.TEMPORAL: (Removal.SELF_ONLY, Removal.DROP),
-    AttentionKind.SELF: (Removal.MASK,),
-    AttentionKind.CROSS: (Removal.DROP,),
-}
 
 
 @hookimpl
 def f3core_adapters() -> list[AdapterEntry]:
-    return [
-        AdapterEntry(
-            "wan",
-            "f3core_diffusers.wan:WanAdapter",
-            "Wan 2.1 and 2.2 (WanTransformer3DModel), full 3-D attention",
-            model_classes=("WanTransformer3DModel",),
-            default_axis=PruningAxis.LAYER,
-            removals=_FULL_3D,
-        ),
-    ]
+    return FAMILIES
 
 
 @hookimpl

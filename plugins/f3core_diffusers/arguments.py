@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from diffusers.utils import load_image
 
 from f3core.errors import ModelError, suggest
 
@@ -24,3 +27,19 @@ def check_call(pipeline_class: Any, call: Mapping[str, Any]) -> None:
         if name not in parameters:
             known = suggest(name, parameters.keys() - OURS - {"self"})
             raise ModelError(f"{pipeline_class.__name__} has no argument {name!r} (model.call); {known}")
+
+
+def opened(call: Mapping[str, Any], clips: int) -> dict[str, Any]:
+    """A call whose ``image`` is opened, once a clip: pipelines that start from an image are given its path in a spec.
+
+    Raises `ModelError` when there is no such image.
+    """
+    arguments = dict(call)
+    if isinstance(given := call.get("image"), str):
+        if not Path(given).is_file():
+            raise ModelError(f"model.call: image: there is no file {given!r}; give the path of a picture")
+        try:
+            arguments["image"] = [load_image(given)] * clips
+        except (OSError, ValueError) as error:
+            raise ModelError(f"model.call: image: {given!r} cannot be read as a picture: {error}") from error
+    return arguments

@@ -21,7 +21,7 @@ from f3core.carrying import CONFIG_KEY, aligned_, carried
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core_diffusers.arguments import check_call
+from f3core_diffusers.arguments import check_call, opened
 from f3core_diffusers.named_calls import naming_calls, unconditional_rows
 from f3core_diffusers.pruned import pruned_model_class
 
@@ -47,6 +47,10 @@ class DiffusersAdapter(Adapter):
     """Base of every adapter in this package. ``components`` are the names a pipeline may give its denoisers."""
 
     components: ClassVar[tuple[str, ...]] = ("transformer", "transformer_2")
+    timestep_at: ClassVar[int] = 1
+    """position of ``timestep`` among the arguments of the denoiser's forward"""
+    guidance: ClassVar[str] = "guidance_scale"
+    """argument of the pipeline that switches classifier-free guidance on, above 1"""
     conditional_first: ClassVar[bool] = False
     """which guidance branch a denoiser meets first; most pipelines stack [unconditional; conditional] rows"""
 
@@ -97,21 +101,25 @@ class DiffusersAdapter(Adapter):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         ours = {"num_inference_steps": steps, "generator": generators, "output_type": "pt"}
         check_call(type(pipeline), call)
-        arguments = {**dict(call), **ours}
+        arguments = {**opened(call, len(prompts)), **ours, **self.prompted(pipeline, prompts)}
         try:
-            made = pipeline(prompt=list(prompts), **arguments)
+            made = pipeline(**arguments)
         except (TypeError, ValueError) as error:
             raise ModelError(f"{type(pipeline).__name__} refused to generate: {error}; see model.call") from error
         frames: torch.Tensor = made.frames
         return frames.float().cpu().clamp(0, 1)
 
+    def prompted(self, pipeline: Any, prompts: Sequence[str]) -> dict[str, Any]:
+        """The arguments by which a pipeline takes prompts."""
+        return {"prompt": list(prompts)}
+
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
-        """By diffusers' rule: ``guidance_scale`` above 1 switches guidance on, for every denoiser of the pipeline."""
-        usual = inspect.signature(type(pipeline).__call__).parameters.get("guidance_scale")
-        given = call.get("guidance_scale", usual.default if usual else None)
+        """By diffusers' rule: a scale above 1 switches guidance on, for every denoiser of the pipeline."""
+        usual = inspect.signature(type(pipeline).__call__).parameters.get(self.guidance)
+        given = call.get(self.guidance, usual.default if usual else None)
         if given is None or given <= 1:
             return (1.0,)
-        own = call.get("guidance_scale" + component.removeprefix("transformer").removeprefix("unet"))
+        own = call.get(self.guidance + component.removeprefix("transformer").removeprefix("unet"))
         scale = float(given if own is None else own)
         return (scale, 1 - scale) if self.conditional_first else (1 - scale, scale)
 
@@ -120,8 +128,13 @@ class DiffusersAdapter(Adapter):
             pipeline.save_pretrained(folder, safe_serialization=True)
 
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
-        timestep = argument(args, kwargs, "timestep", 1)
+        timestep = argument(args, kwargs, "timestep", self.timestep_at)
         return float(timestep.max()) if isinstance(timestep, torch.Tensor) else float(timestep)
+
+    def levels(self, scheduler: Any, steps: int, call: Mapping[str, Any]) -> tuple[float, ...]:
+        """The noise levels of a generation with a pipeline's scheduler, noisy to clean."""
+        scheduler.set_timesteps(steps)
+        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
 
     def unconditional_rows(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> range | None:
         layout = self.layout(denoiser, args, kwargs)

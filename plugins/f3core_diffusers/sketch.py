@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -35,10 +36,11 @@ def sketch(
     pipeline_class: Any = None,
     scheduler_class: Any = None,
     text: int | None = None,
+    usual: Mapping[str, Any] = MappingProxyType({}),
 ) -> Sketch:
-    """Arguments that ``call`` leaves out are the pipeline's own defaults. The classes are those that the source names,
-    unless the adapter loads it with others. ``text``: tokens of a prompt, the call's ``max_sequence_length`` when left
-    out.
+    """Arguments that ``call`` leaves out are the pipeline's own defaults, or ``usual`` ones where it decides them in
+    its code. The classes are those that the source names, unless the adapter loads it with others. ``text``: tokens of
+    a prompt, the call's ``max_sequence_length`` when left out.
 
     Raises `ModelError` when the configs cannot be had, and for a call that the pipeline would refuse.
     """
@@ -51,15 +53,14 @@ def sketch(
         raise ModelError(f"{source}: its configs could not be read: {error}") from error
     pipeline_class = pipeline_class or _pipeline_class(index)
     check_call(pipeline_class, call)
-    given = {**_defaults(pipeline_class), **call}
+    given = {**_defaults(pipeline_class), **usual, **call}
     try:
         frames, height, width = latent_size(source, next(iter(denoisers.values())), given)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{pipeline_class.__name__} would refuse to generate: {error}; see model.call") from error
     text = text or given.get("max_sequence_length")
-    scheduler.set_timesteps(steps)
-    levels = tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
-    rows = 2 if float(given.get("guidance_scale") or 1.0) > 1 else 1
+    levels = adapter.levels(scheduler, steps, given)
+    rows = 2 if float(given.get(adapter.guidance) or 1.0) > 1 else 1
     with torch.device("meta"):
         inputs = {
             name: {FORWARD: adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)}
@@ -81,6 +82,35 @@ def _class_of(library: str, name: str) -> Any:
 def _pipeline_class(index: Mapping[str, Any]) -> Any:
     named = index["_class_name"]
     return _class_of(*named) if isinstance(named, list | tuple) else getattr(diffusers, named)
+
+
+def codec_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Latent size by what the source's ``vae`` says of itself; a codec that compresses time keeps the first frame.
+
+    Sizes that the call leaves to the denoiser are its config's ``sample_frames``, ``sample_height``, ``sample_width``.
+    """
+    library, class_name = DiffusionPipeline.load_config(source)["vae"]
+    codec_class = _class_of(library, class_name)
+    with torch.device("meta"):
+        codec = codec_class.from_config(codec_class.load_config(source, subfolder="vae"))
+    by_frame, by_pixel = (_factor(codec, axis) for axis in ("temporal", "spatial"))
+    if by_pixel is None:
+        by_pixel = 2 ** (len(codec.config.block_out_channels) - 1)
+    frames = call["num_frames"] or denoiser.config.sample_frames
+    height, width = (
+        divided(call[name], by_pixel, name) if call[name] else denoiser.config[f"sample_{name}"]
+        for name in ("height", "width")
+    )
+    return (frames - 1) // (by_frame or 1) + 1, height, width
+
+
+def _factor(codec: Any, axis: str) -> int | None:
+    """How far a codec compresses time or space; its classes call that differently."""
+    for place, name in ((codec, f"{axis}_compression_ratio"), (codec.config, f"scale_factor_{axis}")):
+        found = getattr(place, name, None)
+        if found is not None:
+            return int(found)
+    return None
 
 
 def divided(size: int, by: int, name: str) -> int:

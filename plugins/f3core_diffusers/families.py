@@ -1,0 +1,34 @@
+"""Every family of models with an adapter here. Imports neither torch nor diffusers, so that specs are checked fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from f3core.hookspecs import AdapterEntry
+from f3core.sites import AttentionKind, Removal
+
+CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
+
+FULL_3D = {TA: (Removal.SELF_ONLY, Removal.DROP), SA: (Removal.MASK,), CA: (Removal.DROP,)}
+"""self-attention over all frames at once, and cross-attention to text"""
+JOINT = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,), CA: (Removal.OMIT,)}
+"""text and all frames in one sequence"""
+CASCADED = {TA: (Removal.SELF_ONLY, Removal.DROP), SA: (Removal.DROP, Removal.MASK), CA: (Removal.DROP,)}
+"""attention inside frames, to text and over frames, one module each"""
+
+
+def _family(
+    name: str,
+    adapter: str,
+    summary: str,
+    removals: Mapping[AttentionKind, tuple[Removal, ...]],
+    *model_classes: str,
+) -> AdapterEntry:
+    """``adapter`` is module:class in this package."""
+    return AdapterEntry(name, f"f3core_diffusers.{adapter}", summary, model_classes, removals=removals)
+
+
+FAMILIES = [
+    _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
+    _family("wan", "wan:WanAdapter", "Wan 2.1 and 2.2", FULL_3D, "WanTransformer3DModel"),
+]

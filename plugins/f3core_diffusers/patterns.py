@@ -1,0 +1,167 @@
+"""The ways in which attention lies in the blocks of diffusers' video denoisers: what each relates, what it can lose.
+
+An adapter says of every attention module of a block which of these it is; sites, segments and restrictions follow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from f3core.clock import Gate
+from f3core.errors import ProbeError
+from f3core.folding import value_only
+from f3core.joint import not_own_frame, own_frame, without_text
+from f3core.segments import text_tokens
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core_diffusers.processors import restricted_call
+
+CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
+
+
+class Rows(Enum):
+    """What one batch row of an attention call holds, clip after clip."""
+
+    CLIP = "all frames, one after the other"
+    FRAME = "one frame"
+    POSITION = "one position of all frames, so that tokens are frames"
+
+
+def visual_tokens(rows: Rows, layout: Layout, batch: int, count: int) -> Tensor:
+    """Segments [1 or B, count] of ``count`` visual tokens in ``batch`` rows. U-Nets have fewer tokens in deeper blocks.
+
+    Raises `ProbeError` when the numbers do not fit.
+    """
+    frames = torch.arange(layout.frames)
+    if rows is Rows.CLIP and count % layout.frames == 0 and batch <= layout.batch:
+        return frames.repeat_interleave(count // layout.frames)[None]
+    if rows is Rows.FRAME and batch == layout.batch * layout.frames:
+        return frames.repeat(layout.batch)[:, None].expand(-1, count)
+    if rows is Rows.POSITION and count == layout.frames:
+        return frames[None]
+    raise ProbeError(
+        f"{count} tokens in {batch} rows, each {rows.value}, do not fit {layout.batch} clips of {layout.frames} frames"
+    )
+
+
+@dataclass(frozen=True)
+class Pattern(ABC):
+    """One way. ``companions``: modules beside the attention, in its block, that are dead once it is dropped; ``output``
+    is `AttentionSite.output`."""
+
+    companions: tuple[str, ...] = ()
+    output: str | None = "to_out.0"
+
+    removals: ClassVar[Mapping[AttentionKind, tuple[Removal, ...]]]
+    kinds: ClassVar[tuple[AttentionKind, ...]]
+
+    def site(self, component: str, block: str, name: str, index: int) -> PatternSite:
+        """The site of module ``name`` in a block."""
+        companions = tuple(f"{block}.{companion}" for companion in self.companions)
+        path = f"{block}.{name}"
+        return PatternSite(component, path, index, self.kinds, self.removals, companions, self.output, pattern=self)
+
+    @abstractmethod
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        """As `Adapter.segments`."""
+
+    def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
+        """What stays once ``target`` is gone, for removals other than drop."""
+        kept = {TA: own_frame, SA: not_own_frame, CA: without_text}[target]
+        return restricted_call(module, gate, kept)
+
+
+@dataclass(frozen=True)
+class PatternSite(AttentionSite):
+    """A site that knows its pattern."""
+
+    pattern: Pattern | None = None
+
+
+@dataclass(frozen=True)
+class Full3D(Pattern):
+    """Self-attention of all frames at once. Dropping it takes own-frame attention along."""
+
+    kinds = (SA, TA)
+    removals = {TA: (Removal.SELF_ONLY, Removal.DROP), SA: (Removal.MASK,)}  # noqa: RUF012 - declared a ClassVar above
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        rows = Rows.CLIP if call.batch <= layout.batch else Rows.FRAME  # frame by frame once pruned
+        query = visual_tokens(rows, layout, call.batch, call.queries)
+        return Segments(query, query)
+
+
+@dataclass(frozen=True)
+class Joint(Pattern):
+    """Text and all frames in one sequence, queries and keys alike; ``text_first`` or last. Padding counts as text."""
+
+    text_first: bool = False
+
+    kinds = (CA, SA, TA)
+    removals = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,), CA: (Removal.OMIT,)}  # noqa: RUF012
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        rows = Rows.CLIP if call.batch <= layout.batch else Rows.FRAME  # frame by frame once pruned
+        query, key = (self._sequence(rows, layout, call.batch, length) for length in (call.queries, call.keys))
+        return Segments(query, key)
+
+    def _sequence(self, rows: Rows, layout: Layout, batch: int, length: int) -> Tensor:
+        """[1 or B, length]; text alone where it is too short for frames, as text queries are once pruned."""
+        count = layout.tokens * (layout.frames if rows is Rows.CLIP else 1)
+        if length < count:
+            return text_tokens(length)
+        visual = visual_tokens(rows, layout, batch, count)
+        text = text_tokens(length - count).expand(len(visual), -1)
+        return torch.cat([text, visual] if self.text_first else [visual, text], dim=1)
+
+    def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
+        kept = {TA: own_frame, SA: not_own_frame, CA: without_text}[target]
+        return restricted_call(module, gate, kept, text_first=self.text_first)
+
+
+@dataclass(frozen=True)
+class Cross(Pattern):
+    """Attention from frames to text, or to whatever else the model is conditioned on."""
+
+    rows: Rows = Rows.CLIP
+
+    kinds = (CA,)
+    removals = {CA: (Removal.DROP,)}  # noqa: RUF012
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        return Segments(visual_tokens(self.rows, layout, call.batch, call.queries), text_tokens(call.keys))
+
+
+@dataclass(frozen=True)
+class Spatial(Pattern):
+    """Self-attention inside every frame, frames in the batch."""
+
+    kinds = (SA,)
+    removals = {SA: (Removal.DROP,)}  # noqa: RUF012
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        query = visual_tokens(Rows.FRAME, layout, call.batch, call.queries)
+        return Segments(query, query)
+
+
+@dataclass(frozen=True)
+class Temporal(Pattern):
+    """Self-attention over frames at every position, positions in the batch. With self_only it is one linear map."""
+
+    kinds = (SA, TA)
+    removals = {TA: (Removal.SELF_ONLY, Removal.DROP), SA: (Removal.MASK,)}  # noqa: RUF012
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        query = visual_tokens(Rows.POSITION, layout, call.batch, call.queries)
+        return Segments(query, query)
+
+    def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
+        if target is TA:
+            return value_only(module, gate)
+        return restricted_call(module, gate, not_own_frame, one_token=True)

@@ -1,0 +1,87 @@
+"""Real pipelines of tiny components, one a family, end to end: generate, score, prune, save, load without f3core.
+
+Every ``tiny_*.py`` here with a ``pipeline()`` and a ``CALL`` is run. ``PROMPTED = False``: it takes no prompt;
+``IMAGE = True``: it starts from an image.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import f3core
+from f3core.registry import installed
+
+PROMPTS = ["a red cat runs left", "a green dog sleeps"]
+FAMILIES = sorted(
+    path.stem
+    for path in Path(__file__).parent.glob("tiny_*.py")
+    if hasattr(importlib.import_module(path.stem), "pipeline")
+)
+
+
+def call_of(tiny: ModuleType, folder: Path) -> dict[str, Any]:
+    """The arguments of a generation; an image is made where one is needed."""
+    call = dict(tiny.CALL)
+    if getattr(tiny, "IMAGE", False):
+        Image.effect_noise((call.get("width", 32), call.get("height", 32)), 90).convert("RGB").save(
+            folder / "image.png"
+        )
+        call["image"] = str(folder / "image.png")
+    return call
+
+
+def spec_of(folder: Path, source: Path, call: dict[str, Any], **prune: Any) -> f3core.Spec:
+    prompts = folder / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS) + "\n")
+    return f3core.Spec.model_validate(
+        {
+            "version": 1,
+            "model": {"source": str(source), "call": call, "device": "cpu"},
+            "calibrate": {"prompts": str(prompts), "num_prompts": 2, "steps": 2},
+            "prune": {"axis": "layer", "ratio": 0.5, **prune},
+            "evaluate": {"num_clips": 1, "timing_pairs": 0},
+            "output": str(folder / "run"),
+        }
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pruned_and_loaded_by_diffusers_alone(
+    family: str, tmp_path: Path, loaded_elsewhere: Callable[..., torch.Tensor]
+) -> None:
+    tiny = importlib.import_module(family)
+    pipe = tiny.pipeline()
+    pipe.save_pretrained(tmp_path / "source")
+    call = call_of(tiny, tmp_path)
+    result = f3core.apply(spec_of(tmp_path, tmp_path / "source", call))
+    macs = result.report.generation
+    assert macs.counted.total == macs.predicted.total < macs.before.total
+    adapter = installed().make("adapter", result.plan.adapter)
+    given = {"steps": 2, "seeds": [3], "call": call}
+    clip = adapter.generate(result.pipeline, PROMPTS[:1], **given)
+    plain = adapter.generate(
+        adapter.load(str(tmp_path / "source"), dtype=None, device=torch.device("cpu")), PROMPTS[:1], **given
+    )
+    assert clip.shape == plain.shape
+    assert not torch.equal(clip, plain), "pruning does not show"
+    model = tmp_path / "run" / "model"
+    asked = {**call, "num_inference_steps": 2}
+    if getattr(tiny, "PROMPTED", True):
+        asked["prompt"] = PROMPTS[:1]
+    assert torch.equal(loaded_elsewhere(model, [3], asked), clip)
+    assert not list(model.rglob("*.bin")), "weights are safetensors only"
+    for name, denoiser in adapter.denoisers(result.pipeline).items():
+        files = list((model / name).glob("*.safetensors"))
+        keys = {key for file in files for key in load_file(file)}
+        assert keys == set(denoiser.state_dict())
+        assert json.loads((model / "model_index.json").read_text())[name][1].startswith("Pruned")
