@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 M = TypeVar("M", bound=nn.Module)
+
+_EMPTY = (OrderedDict, dict, set)
 
 
 def meta_copy(module: M) -> M:
@@ -45,6 +48,9 @@ def _copy(module: M, replace: Callable[[Tensor], Tensor]) -> M:
     for tensor in _tensors(module):
         if id(tensor) not in memo:
             memo[id(tensor)] = replace(tensor)
+    # A module has about a dozen registries of hooks, mostly empty, and deepcopy is slow with anything but a plain dict.
+    for child in module.modules():
+        memo.update((id(held), type(held)()) for held in vars(child).values() if type(held) in _EMPTY and not held)
     return copy.deepcopy(module, memo)
 
 

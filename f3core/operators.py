@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from f3core.errors import CountingError
 from f3core.handles import ATTENTION, HANDLES, Value, attention_shape, handle_of, refuse_costly
+from f3core.kernels import autocast_on_meta, is_composite, run
 from f3core.sites import AttentionCall
 
 _sdpa = nn.functional.scaled_dot_product_attention
@@ -28,10 +29,11 @@ _sdpa = nn.functional.scaled_dot_product_attention
 def watch(denoiser: nn.Module, inputs: Mapping[str, Any], sites: Collection[str]) -> Ledger:
     """Run ``denoiser(**inputs)``, on any device, and book its operators, and attention calls inside ``sites`` (paths).
 
+    On meta, tokens that a mask picks are all of them, since its values are unknown: an upper bound (see `kernels.run`).
     Raises `CountingError` for an operator that is not free but has no handle.
     """
     ledger = Ledger(sites)
-    with torch.no_grad(), _tracked(denoiser, ledger), _Operators(ledger), _AttentionCalls(ledger):
+    with torch.no_grad(), autocast_on_meta(), _tracked(denoiser, ledger), _Operators(ledger), _AttentionCalls(ledger):
         denoiser(**inputs)
     return ledger
 
@@ -175,15 +177,17 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if self._ledger.paused:
             return func(*args, **kwargs)
-        name = func._schema.name if isinstance(func, torch._ops.OpOverload) else str(func)
+        if not isinstance(func, torch._ops.OpOverload):
+            refuse_costly(str(func), self._ledger.where)
+            return func(*args, **kwargs)
+        name = func._schema.name
         if handle_of(name) is None:
-            if isinstance(func, torch._ops.OpOverload):
+            if is_composite(func):
                 with self:  # composite operators come whole under inference_mode
-                    out = func.decompose(*args, **kwargs)
-                if out is not NotImplemented:
-                    return out
+                    return func.decompose(*args, **kwargs)
             refuse_costly(name, self._ledger.where)
-        out = func(*args, **kwargs)
+            return run(func, args, kwargs)
+        out = run(func, args, kwargs)
         self._ledger.book(name, args, out)
         return out
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import MochiTransformer3DModel, WanTransformer3DModel
 from f3core_diffusers.wan import WanAdapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -233,3 +233,26 @@ def test_higher_order_operators_are_refused() -> None:
 
     with pytest.raises(CountingError, match="flex_attention"):
         count(Ops(forward), {"x": torch.randn(1, 1, 4, 8)})
+
+
+# --- values that meta tensors do not have ----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+def test_a_text_mask_that_picks_tokens_counts_all_of_them_on_meta() -> None:
+    """Mochi attends to the tokens that its mask marks; with all of them marked, that is the upper bound."""
+    model = MochiTransformer3DModel(
+        patch_size=2, num_attention_heads=2, attention_head_dim=8, num_layers=2, pooled_projection_dim=8,
+        in_channels=4, text_embed_dim=16, time_embed_dim=8,
+    ).eval()  # fmt: skip
+    inputs = {
+        "hidden_states": torch.randn(1, 4, 3, 4, 6),
+        "encoder_hidden_states": torch.randn(1, 7, 16),
+        "timestep": torch.tensor([500]),
+        "encoder_attention_mask": torch.ones(1, 7, dtype=torch.bool),
+    }
+    bound = count(meta_copy(model), on_meta(inputs))
+    assert bound == count(model, inputs)
+    inputs["encoder_attention_mask"][:, 4:] = False
+    assert bound.operators["attention"] - count(model, inputs).operators["attention"] > 0
+    assert bound == count(meta_copy(model), on_meta(inputs))
