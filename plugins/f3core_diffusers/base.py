@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from diffusers.models.attention_dispatch import attention_backend
 from torch import nn
 
-from f3core.adapter import Adapter
+from f3core.adapter import Adapter, Published
 from f3core.carrying import CONFIG_KEY, aligned_, carried
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
@@ -24,6 +24,7 @@ from f3core.segments import argument
 from f3core_diffusers.arguments import check_call, opened
 from f3core_diffusers.named_calls import naming_calls, unconditional_rows
 from f3core_diffusers.pruned import pruned_model_class
+from f3core_diffusers.published_models import published_models
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
 DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
@@ -84,6 +85,9 @@ class DiffusersAdapter(Adapter):
                     found[name] = model_class.from_config(model_class.load_config(source, subfolder=name))
         return found
 
+    def published(self) -> tuple[Published, ...]:
+        return published_models(self)
+
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
         found = {name: getattr(pipeline, name, None) for name in self.components}
         return {name: module for name, module in found.items() if module is not None}
@@ -131,8 +135,11 @@ class DiffusersAdapter(Adapter):
         timestep = argument(args, kwargs, "timestep", self.timestep_at)
         return float(timestep.max()) if isinstance(timestep, torch.Tensor) else float(timestep)
 
-    def levels(self, scheduler: Any, steps: int, call: Mapping[str, Any]) -> tuple[float, ...]:
-        """The noise levels of a generation with a pipeline's scheduler, noisy to clean."""
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        """The noise levels of a generation with a pipeline's scheduler, noisy to clean. ``size``: latent frames, rows
+        and columns, by which some pipelines shift them."""
         scheduler.set_timesteps(steps)
         return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
 

@@ -59,7 +59,7 @@ def sketch(
     except (TypeError, ValueError) as error:
         raise ModelError(f"{pipeline_class.__name__} would refuse to generate: {error}; see model.call") from error
     text = text or given.get("max_sequence_length")
-    levels = adapter.levels(scheduler, steps, given)
+    levels = adapter.levels(scheduler, steps, given, (frames, height, width))
     rows = 2 if float(given.get(adapter.guidance) or 1.0) > 1 else 1
     with torch.device("meta"):
         inputs = {
