@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -46,6 +46,17 @@ class Sketch:
     unconditional: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Published:
+    """A published model of a family: ``source`` is where it is published, ``clip`` the default clip in words."""
+
+    name: str
+    source: str
+    clip: str
+    sketch: Callable[[], Sketch]
+    """Builds it on meta, at its own size and resolution."""
+
+
 class Adapter(ABC):
     """Declares one family of text-to-video models.
 
@@ -74,6 +85,10 @@ class Adapter(ABC):
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         """What the costs of a generation of ``steps`` steps are made of, from the configs of a source alone."""
         raise ModelError(f"adapter {self.name!r} cannot plan without weights; score the model and give --scores")
+
+    def published(self) -> tuple[Published, ...]:
+        """Published models of the family whose configs the adapter knows."""
+        return ()
 
     @abstractmethod
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from f3core import cli_studies
+from f3core import cli_plan, cli_studies
 from f3core.cli_options import (
     AsJson,
     Output,
@@ -20,18 +19,12 @@ from f3core.cli_options import (
     ScoresArg,
     SpecArg,
     load,
-    numbers,
+    merged_scores,
     say,
     say_broken,
     show,
 )
-from f3core.errors import F3Error, OutputError, SpecError
-
-if TYPE_CHECKING:
-    from f3core.plan import PruningPlan
-    from f3core.report import MacsChange
-    from f3core.scores import Scores
-    from f3core.spec import SpecFile
+from f3core.errors import F3Error, SpecError
 
 INTERRUPTED = 130
 
@@ -69,7 +62,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Prune a model as SPEC says, measure it, and write it with a report."""
-    file, merged = load(spec, overrides), _merged(scores)
+    file, merged = load(spec, overrides), merged_scores(scores)
     from f3core import engine, report, tables
     from f3core.progress import listening
 
@@ -101,7 +94,7 @@ def score(
 
     With --scores: merge those of all shards, and add what the spec's criterion needs beyond them.
     """
-    file, merged = load(spec, overrides), _merged(scores)
+    file, merged = load(spec, overrides), merged_scores(scores)
     parts = _shard(shard)
     if merged is not None and parts[1] > 1:
         raise SpecError("--scores merges what shards scored; leave --shard out")
@@ -114,64 +107,6 @@ def score(
         )
     found = {"scores": str(path), "prompts": len(made.prompts), "sites": len(made.header.sites)}
     show(quiet, as_json, lambda: found, lambda: f"{found['prompts']} prompts scored at {found['sites']} sites: {path}")
-
-
-@app.command()
-def plan(
-    spec: SpecArg,
-    scores: ScoresArg = None,
-    ratios: Annotated[str | None, typer.Option(help="Comma-separated ratios, to compare; with --output: one.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write the plan to.")] = None,
-    curve: Annotated[
-        Path | None, typer.Option("--curve", metavar="PNG", help="Picture to draw: predicted damage against MACs.")
-    ] = None,
-    overrides: Override = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make a plan without the model's weights: units, scores, verdicts, MACs saved, and what less or more would cost.
-
-    From saved scores; or without, from the model's configs, by a criterion that needs none (such as late).
-    """
-    from f3core import damage_curve, tables
-    from f3core.planning import plan_front
-    from f3core.registry import installed
-
-    file, merged = load(spec, overrides), _merged(scores)
-    wanted = numbers("--ratios", ratios, float) if ratios else [None]
-    budget = None if ratios else file.spec.prune.budget
-    if output is not None and len(wanted) > 1:
-        raise SpecError("--output holds one plan; give one ratio")
-    if output is not None and budget is not None and budget.measured:
-        raise file.error(
-            ("prune", "budget"), f"the plan of a measured budget ({budget}) is found, and written, by apply"
-        )
-    for option, path in (("--output", output), ("--curve", curve)):
-        if path is not None and path.exists():
-            raise OutputError(f"{path} is there already and is not overwritten; give another {option}, or remove it")
-    made = _plans(file, wanted, merged)
-    offered = damage_curve.Curve(made[0][0], plan_front(made[0][0], installed()))
-    if output is not None:
-        made[0][0].save(output)
-    if curve is not None:
-        damage_curve.draw(offered, [each for each, _ in made], curve)
-    show(quiet, as_json, lambda: tables.plans_data(made, offered), lambda: tables.plans_table(made, offered))
-
-
-def _plans(
-    file: SpecFile, ratios: Sequence[float | None], scores: Scores | None
-) -> list[tuple[PruningPlan, MacsChange | None]]:
-    """A plan a ratio (None: the spec's own ratio or budget); where only configs are read, with its MACs by kind."""
-    if scores is None:
-        from f3core import engine
-
-        return [*engine.plan_without_weights(file, ratios)]
-    from f3core.job import resolve
-    from f3core.planning import make_plan
-    from f3core.registry import installed
-
-    job = resolve(file, installed(), given_model=True, check_output=False)
-    return [(make_plan(job, scores, ratio=ratio), None) for ratio in ratios]
 
 
 @app.command()
@@ -238,21 +173,13 @@ def show_report(
     show(quiet, as_json, lambda: loaded.model_dump(mode="json"), lambda: report.render(loaded))
 
 
+app.command()(cli_plan.plan)
 app.command("rank-study")(cli_studies.rank_study)
 app.command()(cli_studies.sweep)
 app.command()(cli_studies.attention)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
-
-
-def _merged(paths: list[Path] | None) -> Any:
-    """Scores of all files; a run's folder stands for the scores in it."""
-    if not paths:
-        return None
-    from f3core.scores import merge_files
-
-    return merge_files(path / "scores.safetensors" if path.is_dir() else path for path in paths)
 
 
 def _shard(text: str) -> tuple[int, int]:

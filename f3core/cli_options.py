@@ -37,6 +37,15 @@ def load(spec: Path, overrides: list[str] | None) -> SpecFile:
     return load_spec(spec, overrides or ())
 
 
+def merged_scores(paths: list[Path] | None) -> Any:
+    """Scores of all files; a run's folder stands for the scores in it."""
+    if not paths:
+        return None
+    from f3core.scores import merge_files
+
+    return merge_files(path / "scores.safetensors" if path.is_dir() else path for path in paths)
+
+
 def numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
     """Numbers of an option such as ``0.25,0.5``, at least one. Raises `SpecError` that names the option."""
     try:
