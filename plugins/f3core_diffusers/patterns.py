@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from f3core.clock import Gate
-from f3core.errors import ProbeError
+from f3core.errors import PlanError, ProbeError
 from f3core.folding import value_only
 from f3core.joint import not_own_frame, own_frame, without_text
 from f3core.segments import text_tokens
@@ -163,5 +163,22 @@ class Temporal(Pattern):
 
     def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
         if target is TA:
+            _check_linear(module)
             return value_only(module, gate)
         return restricted_call(module, gate, not_own_frame, one_token=True)
+
+
+def _check_linear(module: nn.Module) -> None:
+    """Raises `PlanError` where an attention module does more to its values than W_o W_v."""
+    for name, harmless in (
+        ("group_norm", None),
+        ("spatial_norm", None),
+        ("residual_connection", False),
+        ("rescale_output_factor", 1.0),
+    ):
+        found = getattr(module, name, harmless)
+        if found != harmless:
+            raise PlanError(
+                f"an attention over frames has {name} = {found}, so self_only would not leave one linear map of it; "
+                "prune TA by drop"
+            )

@@ -87,7 +87,8 @@ def _pipeline_class(index: Mapping[str, Any]) -> Any:
 def codec_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
     """Latent size by what the source's ``vae`` says of itself; a codec that compresses time keeps the first frame.
 
-    Sizes that the call leaves to the denoiser are its config's ``sample_frames``, ``sample_height``, ``sample_width``.
+    Sizes that the call leaves to the denoiser are its config's ``sample_frames``, ``sample_height``, ``sample_width``,
+    or ``sample_size`` for both.
     """
     library, class_name = DiffusionPipeline.load_config(source)["vae"]
     codec_class = _class_of(library, class_name)
@@ -98,10 +99,18 @@ def codec_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tup
         by_pixel = 2 ** (len(codec.config.block_out_channels) - 1)
     frames = call["num_frames"] or denoiser.config.sample_frames
     height, width = (
-        divided(call[name], by_pixel, name) if call[name] else denoiser.config[f"sample_{name}"]
+        divided(call[name], by_pixel, name) if call[name] else _own_size(denoiser.config, name)
         for name in ("height", "width")
     )
     return (frames - 1) // (by_frame or 1) + 1, height, width
+
+
+def _own_size(config: Mapping[str, Any], axis: str) -> int:
+    """Latent rows (``height``) or columns (``width``) of a denoiser's config."""
+    if f"sample_{axis}" in config:
+        return int(config[f"sample_{axis}"])
+    size = config["sample_size"]
+    return int(size[axis == "width"] if isinstance(size, list | tuple) else size)
 
 
 def _factor(codec: Any, axis: str) -> int | None:

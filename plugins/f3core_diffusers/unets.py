@@ -1,0 +1,99 @@
+"""Video U-Nets: transformers inside frames and over frames, in the blocks of a 2-D U-Net.
+
+A U-Net runs its down blocks, its mid block and its up blocks; each block runs transformer i of one list after
+transformer i of another, resnets between them. Latents are [B, C, F, H, W]. Tokens of a layout are those of a frame at
+latent resolution; deeper blocks have fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from f3core.segments import argument
+from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
+
+Transformer = Mapping[str, Mapping[str, Pattern]]
+"""Of a transformer: by the name of each of its lists of blocks, the patterns of such a block's attention modules. Block
+i of one list runs before block i of the next."""
+
+IN_FRAMES = {"attn1": Spatial(("norm1",)), "attn2": Cross(("norm2",), rows=Rows.FRAME)}
+"""of a block that works frame by frame: `attn1` inside it, `attn2` to the conditioning"""
+OVER_FRAMES = {"attn1": Temporal(("norm1",)), "attn2": Temporal(("norm2",))}
+"""of a block in which both attend over frames, position by position"""
+
+
+class UNetAdapter(BlocksAdapter):
+    """``transformers``: by the name of each of a block's lists of transformers, in the order in which they run, what is
+    in them. Transformers of one number are one layer."""
+
+    components = ("unet",)
+    text = ("encoder_hidden_states", 2)
+    transformers: ClassVar[Mapping[str, Transformer]]
+
+    def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+        yield from unet_layers(denoiser, self.transformers)
+
+    def patch(self, denoiser: nn.Module) -> tuple[int, int, int]:
+        return 1, 1, 1
+
+    def latents(self, args: Any, kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
+        batch, _, frames, height, width = argument(args, kwargs, "sample", 0).shape
+        return batch, frames, height, width
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config = denoiser.config
+        return {
+            "sample": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_hidden_states": torch.randn(batch, text or 77, config.cross_attention_dim, **like(denoiser)),
+            "return_dict": False,
+        }
+
+
+def unet_layers(
+    denoiser: nn.Module, transformers: Mapping[str, Transformer]
+) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+    """Path of a block, and patterns of the attention modules of one layer in it by their names there, in the order in
+    which they run. A block without such a list, or without its i-th transformer, is passed over."""
+    down, up = (
+        [f"{name}.{number}" for number in range(len(denoiser.get_submodule(name)))]  # type: ignore[arg-type]
+        for name in ("down_blocks", "up_blocks")
+    )
+    for path in (*down, "mid_block", *up):
+        block = denoiser.get_submodule(path) if getattr(denoiser, path.split(".")[0]) is not None else nn.Module()
+        lists = {name: getattr(block, name, None) or () for name in transformers}
+        for number in range(max(map(len, lists.values()))):
+            found = {
+                f"{name}.{number}.{inner}": inside(pattern, f"{name}.{number}")
+                for name, modules in lists.items()
+                if number < len(modules)
+                for inner, pattern in transformer_patterns(modules[number], transformers[name]).items()
+            }
+            if found:
+                yield path, found
+
+
+def transformer_patterns(transformer: nn.Module, blocks: Transformer) -> dict[str, Pattern]:
+    """The patterns of a transformer's attention modules, by their names in it. A block without one is passed over."""
+    lists = {name: getattr(transformer, name) for name in blocks}
+    return {
+        f"{name}.{number}.{attention}": inside(pattern, f"{name}.{number}")
+        for number in range(max(map(len, lists.values())))
+        for name, modules in lists.items()
+        if number < len(modules)
+        for attention, pattern in blocks[name].items()
+        if getattr(modules[number], attention, None) is not None
+    }
+
+
+def inside(pattern: Pattern, path: str) -> Pattern:
+    """A pattern whose companions are told from further outside, where ``path`` leads to where they lie."""
+    return replace(pattern, companions=tuple(f"{path}.{companion}" for companion in pattern.companions))
