@@ -240,6 +240,7 @@ def _adapter_for_pipeline(job: Job, pipeline: Any) -> Adapter:
         return adapter
     parts = getattr(pipeline, "components", None) or getattr(pipeline, "__dict__", {})
     known = {c for r in job.registry.registered("adapter") for c in r.entry.model_classes}
+    known |= job.registry.unsupported().keys()
     for part in parts.values():
         names = [cls.__name__ for cls in type(part).__mro__]
         if known & set(names):

@@ -74,6 +74,10 @@ class Hooks:
         """Adapters: one per family of models. Targets are `f3core.Adapter` subclasses."""
 
     @hookspec
+    def f3core_unsupported(self) -> Mapping[str, str]:  # type: ignore[empty-body]
+        """Denoiser classes that cannot be pruned soundly: class name to the reason, as a clause without a full stop."""
+
+    @hookspec
     def f3core_methods(self) -> list[Entry]:  # type: ignore[empty-body]
         """Methods, named by a spec's ``prune.method``. Targets are `f3core.Method` subclasses."""
 

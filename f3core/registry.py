@@ -143,8 +143,17 @@ class Registry:
         if matches:
             rivals = ", ".join(f"{m.entry.name!r} (plugin {m.plugin!r})" for m in matches)
             raise AdapterMatchError(f"several adapters match {names[0]}: {rivals}; name one as model.adapter")
-        known = ", ".join(f"{r.entry.name} ({', '.join(r.entry.model_classes)})" for r in self.registered("adapter"))
-        raise AdapterMatchError(f"no adapter matches {names[0]}; registered: {known or '(none)'}")
+        for name, reason in self.unsupported().items():
+            if name in names:
+                raise AdapterMatchError(f"{name} cannot be pruned: {reason}")
+        raise AdapterMatchError(
+            f"no adapter matches {names[0]}; registered: {', '.join(self.names('adapter')) or '(none)'}. "
+            "`f3core inspect` shows what a model attends to, `f3core new-adapter` starts an adapter for it"
+        )
+
+    def unsupported(self) -> dict[str, str]:
+        """Denoiser classes that plugins know and cannot prune, with the reason."""
+        return {name: why for told in self._manager.hook.f3core_unsupported() for name, why in told.items()}
 
 
 @lru_cache(maxsize=1)

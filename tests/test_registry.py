@@ -54,10 +54,21 @@ def test_exactly_one_adapter_matches(registry: Registry) -> None:
 
 
 def test_no_adapter_matches(registry: Registry) -> None:
-    with pytest.raises(AdapterMatchError, match=r"no adapter matches Foo; registered: .*wan \(WanTransformer3DModel\)"):
+    with pytest.raises(AdapterMatchError, match=r"no adapter matches Foo; registered: .*, wan.*\. `f3core inspect`"):
         registry.match_adapter(["Foo", "Module", "object"])
     with pytest.raises(AdapterMatchError, match=r"no adapter matches Foo; registered: \(none\)"):
         Registry().match_adapter(["Foo"])
+
+
+def test_a_model_that_cannot_be_pruned_is_told_why(registry: Registry) -> None:
+    class Plugin:
+        @hookimpl
+        def f3core_unsupported(self) -> dict[str, str]:
+            return {"LinearTransformer": "its attention is linear"}
+
+    registry.register(Plugin(), "theirs")
+    with pytest.raises(AdapterMatchError, match=r"^LinearTransformer cannot be pruned: its attention is linear$"):
+        registry.match_adapter(["Mine", "LinearTransformer"])
 
 
 def test_two_adapters_match(registry: Registry) -> None:

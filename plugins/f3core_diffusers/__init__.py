@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from f3core.hookspecs import AdapterEntry, hookimpl
-from f3core_diffusers.families import FAMILIES
+from f3core_diffusers.families import FAMILIES, UNSUPPORTED
 
 __all__: list[str] = []
 
@@ -20,6 +20,11 @@ __all__: list[str] = []
 @hookimpl
 def f3core_adapters() -> list[AdapterEntry]:
     return FAMILIES
+
+
+@hookimpl
+def f3core_unsupported() -> Mapping[str, str]:
+    return UNSUPPORTED
 
 
 @hookimpl

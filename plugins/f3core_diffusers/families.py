@@ -29,6 +29,13 @@ def _family(
 
 
 FAMILIES = [
+    _family("allegro", "allegro:AllegroAdapter", "Allegro", FULL_3D, "AllegroTransformer3DModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
+    _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
+    _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),
+    _family("unet3d", "unet3d:UNet3DAdapter", "ModelScope and ZeroScope", CASCADED, "UNet3DConditionModel"),
     _family("wan", "wan:WanAdapter", "Wan 2.1 and 2.2", FULL_3D, "WanTransformer3DModel"),
 ]
+
+UNSUPPORTED: dict[str, str] = {}
+"""Denoisers of diffusers that cannot be pruned soundly, and why, as a clause without a full stop."""
