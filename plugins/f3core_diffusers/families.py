@@ -30,6 +30,7 @@ def _family(
 
 FAMILIES = [
     _family("allegro", "allegro:AllegroAdapter", "Allegro", FULL_3D, "AllegroTransformer3DModel"),
+    _family("animatediff", "animatediff:AnimateDiffAdapter", "AnimateDiff", CASCADED, "UNetMotionModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),

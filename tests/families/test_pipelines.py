@@ -1,7 +1,9 @@
 """Real pipelines of tiny components, one a family, end to end: generate, score, prune, save, load without f3core.
+A plan from the pipeline's configs alone takes the noise levels and counts the MACs that scoring did.
 
 Every ``tiny_*.py`` here with a ``pipeline()`` and a ``CALL`` is run. ``PROMPTED = False``: it takes no prompt;
-``IMAGE = True``: it starts from an image.
+``IMAGE = True``: it starts from an image; ``READY``: methods to call once it is loaded, by path, such as
+"vae.enable_tiling".
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import f3core
+from f3core.flops import costs
 from f3core.registry import installed
 
 PROMPTS = ["a red cat runs left", "a green dog sleeps"]
@@ -67,6 +70,10 @@ def test_pruned_and_loaded_by_diffusers_alone(
     macs = result.report.generation
     assert macs.counted.total == macs.predicted.total < macs.before.total
     adapter = installed().make("adapter", result.plan.adapter)
+    sketch = adapter.sketch(str(tmp_path / "source"), steps=2, call=call)
+    assert sketch.levels == result.scores.header.levels, "a plan from configs alone takes other noise levels"
+    from_configs = costs(adapter, sketch.denoisers, sketch.inputs).generation(sketch.rows)
+    assert from_configs == result.plan.macs_before, "a plan from configs alone counts other MACs"
     given = {"steps": 2, "seeds": [3], "call": call}
     clip = adapter.generate(result.pipeline, PROMPTS[:1], **given)
     plain = adapter.generate(
@@ -78,7 +85,7 @@ def test_pruned_and_loaded_by_diffusers_alone(
     asked = {**call, "num_inference_steps": 2}
     if getattr(tiny, "PROMPTED", True):
         asked["prompt"] = PROMPTS[:1]
-    assert torch.equal(loaded_elsewhere(model, [3], asked), clip)
+    assert torch.equal(loaded_elsewhere(model, [3], asked, ready=getattr(tiny, "READY", ())), clip)
     assert not list(model.rglob("*.bin")), "weights are safetensors only"
     for name, denoiser in adapter.denoisers(result.pipeline).items():
         files = list((model / name).glob("*.safetensors"))

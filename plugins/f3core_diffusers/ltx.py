@@ -1,0 +1,71 @@
+"""LTX-Video: ``LTXVideoTransformer3DModel``, full 3-D self-attention over packed latents, and text cross-attention.
+
+A given first frame (I2V) replaces latents of frame 0 and counts as frame 0; it has timesteps of its own, the noise level
+is the highest. Condition tokens of ``LTXConditionPipeline`` lie before the frames and its calls do not tell how many
+there are, nor of how many frames the rest is: such calls are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core.errors import ModelError
+from f3core.segments import argument
+from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.patterns import Cross, Full3D
+from f3core_diffusers.shifted import shifted_levels
+
+
+def packed_size(args: Sequence[Any], kwargs: Mapping[str, Any], first: int) -> tuple[int, int, int]:
+    """Frames, rows and columns of packed tokens, as the forward's arguments from position ``first`` on say.
+
+    Raises `ModelError` where they do not say, or other numbers than there are tokens.
+    """
+    names = ("num_frames", "height", "width")
+    rest = (*args[first:], None, None, None)
+    size = [kwargs.get(name, rest[i]) for i, name in enumerate(names)]
+    tokens = argument(args, kwargs, "hidden_states", 0).shape[1]
+    if None in size or tokens != math.prod(size):
+        raise ModelError(
+            f"a forward over {tokens} packed tokens says num_frames, height and width {size}, so which frame a token "
+            "belongs to is unknown; run a text-to-video or image-to-video pipeline, which says so, without conditions"
+        )
+    return size[0], size[1], size[2]
+
+
+class LTXAdapter(BlocksAdapter):
+    name = "ltx"
+    timestep_at = 2
+    stacks = {"transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross()}}  # noqa: RUF012
+
+    def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
+        return argument(args, kwargs, "hidden_states", 0).shape[0], *packed_size(args, kwargs, 4)
+
+    def patch(self, denoiser: nn.Module) -> tuple[int, int, int]:
+        return 1, 1, 1  # latents are packed before the forward, which is told numbers of tokens
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        return shifted_levels(scheduler, steps, size)
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, text = denoiser.config, text or 128
+        return {
+            "hidden_states": torch.randn(batch, frames * height * width, config.in_channels, **like(denoiser)),
+            "encoder_hidden_states": torch.randn(batch, text, config.caption_channels, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_attention_mask": padding_mask(denoiser, batch, text),
+            "num_frames": frames,
+            "height": height,
+            "width": width,
+            "rope_interpolation_scale": (8 / 25, 32, 32),
+            "return_dict": False,
+        }
