@@ -1,8 +1,8 @@
 """LTX-Video: ``LTXVideoTransformer3DModel``, full 3-D self-attention over packed latents, and text cross-attention.
 
-A given first frame (I2V) replaces latents of frame 0 and counts as frame 0; it has timesteps of its own, the noise level
-is the highest. Condition tokens of ``LTXConditionPipeline`` lie before the frames and its calls do not tell how many
-there are, nor of how many frames the rest is: such calls are refused.
+A given first frame (I2V) replaces latents of frame 0 and counts as frame 0; it has timesteps of its own, the noise
+level is the highest. Condition tokens of ``LTXConditionPipeline`` lie before the frames, and its calls do not tell how
+many there are, nor of how many frames the rest is: such calls are refused.
 """
 
 from __future__ import annotations
