@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers.utils import load_image
+from diffusers.utils import load_image, load_video
 
 from f3core.errors import ModelError, suggest
 
 OURS = frozenset({"prompt", "num_videos_per_prompt", "num_inference_steps", "generator", "output_type"})
 """arguments of a pipeline that the spec's own keys decide"""
+VIDEOS = ("video", "pose_video", "face_video", "background_video", "mask_video")
+"""arguments of pipelines that are videos, one for all clips"""
 
 
 def check_call(pipeline_class: Any, call: Mapping[str, Any]) -> None:
@@ -29,17 +31,28 @@ def check_call(pipeline_class: Any, call: Mapping[str, Any]) -> None:
             raise ModelError(f"{pipeline_class.__name__} has no argument {name!r} (model.call); {known}")
 
 
-def opened(call: Mapping[str, Any], clips: int) -> dict[str, Any]:
-    """A call whose ``image`` is opened, once a clip: pipelines that start from an image are given its path in a spec.
+def usual_arguments(pipeline_class: Any) -> dict[str, Any]:
+    """What a pipeline's arguments are where a call leaves them out."""
+    parameters = inspect.signature(pipeline_class.__call__).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
-    Raises `ModelError` when there is no such image.
+
+def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
+    """A call whose pictures and videos are opened: pipelines that start from them are given their paths in a spec.
+
+    An ``image`` becomes a list of ``clips`` of it (None: it alone), a video the list of its frames. Raises `ModelError`
+    when there is no such file.
     """
     arguments = dict(call)
-    if isinstance(given := call.get("image"), str):
-        if not Path(given).is_file():
-            raise ModelError(f"model.call: image: there is no file {given!r}; give the path of a picture")
-        try:
-            arguments["image"] = [load_image(given)] * clips
-        except (OSError, ValueError) as error:
-            raise ModelError(f"model.call: image: {given!r} cannot be read as a picture: {error}") from error
+    for name, read in {"image": load_image, **dict.fromkeys(VIDEOS, load_video)}.items():
+        if isinstance(given := call.get(name), str):
+            what = "picture" if read is load_image else "video"
+            if not Path(given).is_file():
+                raise ModelError(f"model.call: {name}: there is no file {given!r}; give the path of a {what}")
+            try:
+                arguments[name] = read(given)
+            except (ImportError, OSError, ValueError) as error:
+                raise ModelError(f"model.call: {name}: {given!r} cannot be read as a {what}: {error}") from error
+            if name == "image" and clips is not None:
+                arguments[name] = [arguments[name]] * clips
     return arguments

@@ -21,7 +21,8 @@ from f3core.carrying import CONFIG_KEY, aligned_, carried
 from f3core.errors import ModelError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core_diffusers.arguments import check_call, opened
+from f3core_diffusers.arguments import check_call, opened, usual_arguments
+from f3core_diffusers.guiders import guided_branches, guided_rows
 from f3core_diffusers.named_calls import naming_calls, unconditional_rows
 from f3core_diffusers.pruned import pruned_model_class
 from f3core_diffusers.published_models import published_models
@@ -42,6 +43,16 @@ def _without_bars() -> Iterator[None]:
         for log, enabled in chosen.items():
             if enabled:
                 log.enable_progress_bar()
+
+
+def _generated(pipeline: Any, arguments: Mapping[str, Any], steps: int, generator: Any) -> torch.Tensor:
+    """Clips [B, F, 3, H, W] in [0, 1] of one call of a pipeline."""
+    try:
+        made = pipeline(**arguments, num_inference_steps=steps, generator=generator, output_type="pt")
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{type(pipeline).__name__} refused to generate: {error}; see model.call") from error
+    frames: torch.Tensor = made.frames
+    return frames.float().cpu().clamp(0, 1)
 
 
 class DiffusersAdapter(Adapter):
@@ -102,30 +113,53 @@ class DiffusersAdapter(Adapter):
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        ours = {"num_inference_steps": steps, "generator": generators, "output_type": "pt"}
         check_call(type(pipeline), call)
-        arguments = {**opened(call, len(prompts)), **ours, **self.prompted(pipeline, prompts)}
-        try:
-            made = pipeline(**arguments)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"{type(pipeline).__name__} refused to generate: {error}; see model.call") from error
-        frames: torch.Tensor = made.frames
-        return frames.float().cpu().clamp(0, 1)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        asked = self.prompted(pipeline, prompts)
+        if not self.one_by_one(pipeline):
+            return _generated(pipeline, {**opened(call, len(prompts)), **asked}, steps, generators)
+        rest = opened(call)
+        each = [{name: given[i] for name, given in asked.items()} for i in range(len(prompts))]
+        return torch.cat(
+            [_generated(pipeline, {**rest, **its}, steps, own) for its, own in zip(each, generators, strict=True)]
+        )
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        """Whether a pipeline makes one clip a call, and takes one prompt, one generator and one image."""
+        return False
+
+    def as_run_by(self, index: Mapping[str, Any]) -> DiffusersAdapter:
+        """The adapter whose example inputs are those that the pipeline of a ``model_index.json`` gives its denoisers;
+        another one where pipelines run denoisers of one class in several ways."""
+        return self
 
     def prompted(self, pipeline: Any, prompts: Sequence[str]) -> dict[str, Any]:
         """The arguments by which a pipeline takes prompts."""
         return {"prompt": list(prompts)}
 
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
-        """By diffusers' rule: a scale above 1 switches guidance on, for every denoiser of the pipeline."""
-        usual = inspect.signature(type(pipeline).__call__).parameters.get(self.guidance)
-        given = call.get(self.guidance, usual.default if usual else None)
-        if given is None or given <= 1:
+        """As the pipeline's guider says; or by diffusers' rule: a scale above 1 switches guidance on, for every
+        denoiser of the pipeline."""
+        guider = getattr(pipeline, "guider", None)
+        if guider is not None:
+            return guided_branches(guider)
+        given = {**usual_arguments(type(pipeline)), **call}
+        scale = self.guidance_of(given)
+        if scale <= 1:
             return (1.0,)
-        own = call.get(self.guidance + component.removeprefix("transformer").removeprefix("unet"))
-        scale = float(given if own is None else own)
+        own = given.get(self.guidance + component.removeprefix("transformer").removeprefix("unet"))
+        scale = scale if own is None else float(own)
         return (scale, 1 - scale) if self.conditional_first else (1 - scale, scale)
+
+    def guidance_of(self, given: Mapping[str, Any]) -> float:
+        """Scale of classifier-free guidance in a generation with all these arguments; guided where it is above 1."""
+        return float(given.get(self.guidance) or 1.0)
+
+    def rows(self, given: Mapping[str, Any], guider: Any, steps: int) -> tuple[int, ...]:
+        """Rows of one clip at each step of a generation with all these arguments, guidance counted."""
+        if guider is not None:
+            return guided_rows(guider, steps)
+        return (2 if self.guidance_of(given) > 1 else 1,) * steps
 
     def save(self, pipeline: Any, folder: Path) -> None:
         with _without_bars():

@@ -10,7 +10,7 @@ from torch import nn
 
 from f3core.attention import become_
 
-UNCONDITIONAL_SHARE = {"cond": 0.0, "uncond": 1.0, "uncond_cond": 0.5}
+UNCONDITIONAL_SHARE = {"cond": 0.0, "uncond": 1.0, "uncond_cond": 0.5, "pred_cond": 0.0, "pred_uncond": 1.0}
 """By the name of a call, which share of its rows, from the first on, is of guidance's unconditional branch. Names that
 pipelines give guided and unguided calls alike, such as diffusers' "cond_uncond", do not tell."""
 

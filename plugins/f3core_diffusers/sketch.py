@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from torch import nn
 from f3core.adapter import Sketch
 from f3core.errors import ModelError
 from f3core.sites import FORWARD
-from f3core_diffusers.arguments import check_call
+from f3core_diffusers.arguments import check_call, usual_arguments
 
 if TYPE_CHECKING:
     from f3core_diffusers.base import DiffusersAdapter
@@ -48,19 +47,21 @@ def sketch(
         index = DiffusionPipeline.load_config(source)
         scheduler_class = scheduler_class or _class_of(*index["scheduler"])
         scheduler = scheduler_class.from_config(scheduler_class.load_config(source, subfolder="scheduler"))
+        guider = _guider(source, index)
         denoisers = adapter.skeletons(source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{source}: its configs could not be read: {error}") from error
+    adapter = adapter.as_run_by(index)
     pipeline_class = pipeline_class or _pipeline_class(index)
     check_call(pipeline_class, call)
-    given = {**_defaults(pipeline_class), **usual, **call}
+    given = {**usual_arguments(pipeline_class), **usual, **call}
     try:
         frames, height, width = latent_size(source, next(iter(denoisers.values())), given)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{pipeline_class.__name__} would refuse to generate: {error}; see model.call") from error
     text = text or given.get("max_sequence_length")
     levels = adapter.levels(scheduler, steps, given, (frames, height, width))
-    rows = 2 if float(given.get(adapter.guidance) or 1.0) > 1 else 1
+    rows = adapter.rows(given, guider, len(levels))
     with torch.device("meta"):
         inputs = {
             name: {FORWARD: adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)}
@@ -68,11 +69,26 @@ def sketch(
         }
     boundary = 1000.0 * float(index.get("boundary_ratio") or 0.0)  # of models with one denoiser for either side of it
     runs = {
-        name: {FORWARD: tuple(rows * (len(denoisers) == 1 or (level >= boundary) == (place == 0)) for level in levels)}
+        name: {
+            FORWARD: tuple(
+                number * (len(denoisers) == 1 or (level >= boundary) == (place == 0))
+                for level, number in zip(levels, rows, strict=True)
+            )
+        }
         for place, name in enumerate(denoisers)
     }
-    apart = {name: {kind: tuple(n // 2 for n in rows) for kind, rows in kinds.items()} for name, kinds in runs.items()}
+    apart = {
+        name: {kind: tuple(n // 2 for n in every) for kind, every in kinds.items()} for name, kinds in runs.items()
+    }
     return Sketch(denoisers, inputs, levels, runs, apart if adapter.tells_branches else {})
+
+
+def _guider(source: str, index: Mapping[str, Any]) -> Any:
+    """The component that decides on guidance, where the pipeline has one."""
+    if not (index.get("guider") or (None,))[0]:
+        return None
+    guider_class = _class_of(*index["guider"])
+    return guider_class.from_config(guider_class.load_config(source, subfolder="guider"))
 
 
 def _class_of(library: str, name: str) -> Any:
@@ -127,8 +143,3 @@ def divided(size: int, by: int, name: str) -> int:
     if size % by or size <= 0:
         raise ValueError(f"{name} must be a multiple of {by}, not {size}")
     return size // by
-
-
-def _defaults(pipeline_class: Any) -> dict[str, Any]:
-    parameters = inspect.signature(pipeline_class.__call__).parameters
-    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
