@@ -32,10 +32,19 @@ FAMILIES = [
     _family("allegro", "allegro:AllegroAdapter", "Allegro", FULL_3D, "AllegroTransformer3DModel"),
     _family("animatediff", "animatediff:AnimateDiffAdapter", "AnimateDiff", CASCADED, "UNetMotionModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
+    _family(
+        "hunyuan-video",
+        "hunyuan_video:HunyuanVideoAdapter",
+        "HunyuanVideo, text and image to video",
+        JOINT,
+        "HunyuanVideoTransformer3DModel",
+    ),
+    _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),
     _family("unet3d", "unet3d:UNet3DAdapter", "ModelScope and ZeroScope", CASCADED, "UNet3DConditionModel"),
     _family("wan", "wan:WanAdapter", "Wan 2.1 and 2.2", FULL_3D, "WanTransformer3DModel"),
+    _family("wan-vace", "wan_vace:WanVACEAdapter", "Wan VACE", FULL_3D, "WanVACETransformer3DModel"),
 ]
 
 UNSUPPORTED: dict[str, str] = {}
