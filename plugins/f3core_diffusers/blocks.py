@@ -21,7 +21,7 @@ class BlocksAdapter(DiffusersAdapter):
     """An adapter says which pattern each attention module follows, and how latents and text reach the forward.
 
     ``stacks``: by path of a list of blocks, in the order in which they run, the patterns of a block's attention
-    modules, by name, in that order too. ``text``: name and position of the forward's text embeddings [B, T, C].
+    modules, by name, in that order too. ``text``: name and position of the forward's text embeddings [..., T, C].
     ``usual_call``: pipeline arguments whose defaults the pipeline decides in its code.
     """
 
@@ -67,7 +67,7 @@ class BlocksAdapter(DiffusersAdapter):
         by_frame, by_row, by_column = self.patch(denoiser)
         text = argument(args, kwargs, *self.text)
         tokens = (height // by_row) * (width // by_column)
-        return Layout(batch, frames // by_frame, tokens, 0 if text is None else text.shape[1])
+        return Layout(batch, frames // by_frame, tokens, 0 if text is None else text.shape[-2])
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         return sketch(self, source, self.latent_size, steps=steps, call=call, usual=self.usual_call)
@@ -81,6 +81,13 @@ def like(denoiser: nn.Module) -> dict[str, Any]:
 def timestep(denoiser: nn.Module, batch: int) -> torch.Tensor:
     """A timestep [B] in the middle of a generation."""
     return torch.full((batch,), 500.0, device=denoiser.device)  # type: ignore[arg-type]
+
+
+def padding_mask(denoiser: nn.Module, batch: int, text: int) -> torch.Tensor:
+    """A mask [B, T] of text tokens, 0 at padding: the last third of every second row."""
+    mask = torch.ones(batch, text, dtype=torch.long, device=denoiser.device)  # type: ignore[arg-type]
+    mask[1::2, text - text // 3 :] = 0
+    return mask
 
 
 def _pattern(site: AttentionSite) -> Pattern:

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 SERVER = """
-import json, sys, torch
+import json, operator, sys, torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import load_image
+from diffusers.utils import load_image, load_video
 from safetensors.torch import save_file
 
 assert not any(name.startswith("f3core") for name in sys.modules)
@@ -26,10 +26,17 @@ for line in sys.stdin:
     try:
         pipe = DiffusionPipeline.from_pretrained(asked["folder"], dtype=getattr(torch, asked["dtype"]))
         pipe.set_progress_bar_config(disable=True)
+        for path in asked["ready"]:
+            operator.attrgetter(path)(pipe)()
         call = asked["call"]
+        generator = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
         if "image" in call:
             call["image"] = [load_image(call["image"])] * len(asked["seeds"])
-        generator = [torch.Generator().manual_seed(seed) for seed in asked["seeds"]]
+        for name in asked["videos"]:
+            call[name] = load_video(call[name])
+        if asked["alone"]:
+            generator = generator[0]
+            call.update((name, call[name][0]) for name in ("image", "prompt") if name in call)
         clip = pipe(generator=generator, output_type="pt", **call).frames
         save_file({"clip": clip.float().clamp(0, 1).contiguous()}, asked["out"])
         print("done", flush=True)
@@ -40,7 +47,11 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="session")
 def loaded_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., torch.Tensor]]:
-    """Clips [B, F, 3, H, W] of a saved pipeline, by plain `DiffusionPipeline.from_pretrained` in a fresh process."""
+    """Clips [B, F, 3, H, W] of a saved pipeline, by plain `DiffusionPipeline.from_pretrained` in a fresh process.
+
+    ``ready``: paths of methods that a pipeline's user must call before it can generate; ``videos``: arguments that are
+    paths of videos; ``alone``: it makes one clip a call.
+    """
     root = tmp_path_factory.mktemp("elsewhere")
     (root / "server.py").write_text(SERVER)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -54,9 +65,19 @@ def loaded_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
         text=True,
     ) as server:
 
-        def clips(folder: Path, seeds: list[int], call: dict[str, Any], dtype: str = "float32") -> torch.Tensor:
+        def clips(
+            folder: Path,
+            seeds: list[int],
+            call: dict[str, Any],
+            *,
+            dtype: str = "float32",
+            ready: tuple[str, ...] = (),
+            videos: tuple[str, ...] = (),
+            alone: bool = False,
+        ) -> torch.Tensor:
             out = root / "clip.safetensors"
             asked = {"folder": str(folder), "seeds": seeds, "call": call, "dtype": dtype, "out": str(out)}
+            asked |= {"ready": ready, "videos": videos, "alone": alone}
             assert server.stdin is not None
             assert server.stdout is not None
             server.stdin.write(json.dumps(asked) + "\n")
