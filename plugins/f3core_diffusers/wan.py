@@ -1,11 +1,12 @@
 """Wan 2.1 and 2.2: ``WanTransformer3DModel``, full 3-D self-attention (SA and TA in one map) and text cross-attention.
 
 Image-conditioning tokens of the I2V models are keys of ``attn2`` and count as text; the latents of a given first frame
-count as frame 0.
+are channels of every frame, or (Wan 2.2 5B, whose tokens have timesteps of their own) frame 0.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import nn
 
+from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.blocks import BlocksAdapter, like, timestep
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.sketch import divided
 
 PIXELS = 16
 """What diffusers' Wan pipelines want height and width to be multiples of."""
+BLOCK = {"attn1": Full3D(companions=("norm1",)), "attn2": Cross(companions=("norm2",))}
+"""The attention of one of Wan's blocks."""
 
 
 def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -36,7 +40,7 @@ class WanAdapter(BlocksAdapter):
     name = "wan"
     conditional_first = True
     tells_branches = True
-    stacks = {"blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross(companions=("norm2",))}}  # noqa: RUF012
+    stacks = {"blocks": BLOCK}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
     latent_size = staticmethod(_latent_size)
 
@@ -51,5 +55,24 @@ class WanAdapter(BlocksAdapter):
             "return_dict": False,
         }
         if config.image_dim is not None:
-            inputs["encoder_hidden_states_image"] = torch.randn(batch, 257, config.image_dim, **like(denoiser))
+            images = 2 * batch if config.pos_embed_seq_len else batch  # the first and the last of a clip, or the first
+            inputs["encoder_hidden_states_image"] = torch.randn(images, 257, config.image_dim, **like(denoiser))
         return inputs
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        return "image" in inspect.signature(type(pipeline).__call__).parameters
+
+    def as_run_by(self, index: Mapping[str, Any]) -> DiffusersAdapter:
+        return TimestepsOfTokens() if index.get("expand_timesteps") else self
+
+
+class TimestepsOfTokens(WanAdapter):
+    """Where a pipeline with ``expand_timesteps`` runs the model."""
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
+        by_frame, by_row, by_column = self.patch(denoiser)
+        tokens = (frames // by_frame) * (height // by_row) * (width // by_column)
+        return {**inputs, "timestep": inputs["timestep"][:, None].repeat(1, tokens)}

@@ -2,8 +2,8 @@
 A plan from the pipeline's configs alone takes the noise levels and counts the MACs that scoring did.
 
 Every ``tiny_*.py`` here with a ``pipeline()`` and a ``CALL`` is run. ``PROMPTED = False``: it takes no prompt;
-``IMAGE = True``: it starts from an image; ``READY``: methods to call once it is loaded, by path, such as
-"vae.enable_tiling".
+``IMAGE = True``: it starts from an image; ``VIDEOS``: number of frames of every video that it is given, by argument;
+``READY``: methods to call once it is loaded, by path, such as "vae.enable_tiling".
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ FAMILIES = sorted(
 
 
 def call_of(tiny: ModuleType, folder: Path) -> dict[str, Any]:
-    """The arguments of a generation; an image is made where one is needed."""
+    """The arguments of a generation; an image and videos are made where they are needed."""
     call = dict(tiny.CALL)
+
+    def noise() -> Image.Image:
+        return Image.effect_noise((call.get("width", 32), call.get("height", 32)), 90).convert("RGB")
+
     if getattr(tiny, "IMAGE", False):
-        Image.effect_noise((call.get("width", 32), call.get("height", 32)), 90).convert("RGB").save(
-            folder / "image.png"
-        )
+        noise().save(folder / "image.png")
         call["image"] = str(folder / "image.png")
+    for name, frames in getattr(tiny, "VIDEOS", {}).items():
+        noise().save(folder / f"{name}.gif", save_all=True, append_images=[noise() for _ in range(frames - 1)])
+        call[name] = str(folder / f"{name}.gif")
     return call
 
 
@@ -85,7 +90,9 @@ def test_pruned_and_loaded_by_diffusers_alone(
     asked = {**call, "num_inference_steps": 2}
     if getattr(tiny, "PROMPTED", True):
         asked["prompt"] = PROMPTS[:1]
-    assert torch.equal(loaded_elsewhere(model, [3], asked, ready=getattr(tiny, "READY", ())), clip)
+    needs = {"ready": getattr(tiny, "READY", ()), "videos": tuple(getattr(tiny, "VIDEOS", ()))}
+    alone = adapter.one_by_one(result.pipeline)
+    assert torch.equal(loaded_elsewhere(model, [3], asked, alone=alone, **needs), clip)
     assert not list(model.rglob("*.bin")), "weights are safetensors only"
     for name, denoiser in adapter.denoisers(result.pipeline).items():
         files = list((model / name).glob("*.safetensors"))

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    T5Config,
+    T5EncoderModel,
+)
 
 WORDS = ("a", "red", "green", "cat", "dog", "runs", "sleeps", "left", "right")
 SPECIAL = ("<pad>", "</s>", "<unk>")
+CLIP_LENGTH = 77
+"""tokens of a prompt for a CLIP text encoder"""
 
 
 def tokenizer(length: int = 32, kind: type = PreTrainedTokenizerFast, special: tuple[str, ...] = SPECIAL) -> object:
@@ -27,3 +42,40 @@ def t5(width: int = 8) -> T5EncoderModel:
     """A T5 encoder whose embeddings have ``width`` channels."""
     size = len(SPECIAL) + len(WORDS)
     return T5EncoderModel(T5Config(vocab_size=size, d_model=width, d_kv=4, d_ff=16, num_layers=1, num_heads=2)).eval()
+
+
+def clip_text(width: int = 8) -> CLIPTextModel:
+    """A CLIP text encoder whose embeddings have ``width`` channels; it takes `CLIP_LENGTH` tokens."""
+    size = len(SPECIAL) + len(WORDS)
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"max_position_embeddings": CLIP_LENGTH, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    return CLIPTextModel(CLIPTextConfig(vocab_size=size, **sizes, **tokens)).eval()
+
+
+def llama(width: int = 8) -> LlamaModel:
+    """A Llama model whose hidden states have ``width`` channels; pipelines take those of two layers before the last."""
+    size = len(SPECIAL) + len(WORDS)
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaModel(LlamaConfig(vocab_size=size, pad_token_id=0, bos_token_id=1, eos_token_id=1, **sizes)).eval()
+
+
+def qwen_vl(width: int = 8) -> Qwen2_5_VLForConditionalGeneration:
+    """A Qwen 2.5 VL whose text states have ``width`` channels; its vision is there and as small as can be."""
+    size = len(SPECIAL) + len(WORDS)
+    words = {"vocab_size": size, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 1}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}
+    sight = {"depth": 1, "hidden_size": 8, "num_heads": 2, "intermediate_size": 8, "out_hidden_size": width}
+    text = {**words, **heads, "rope_parameters": rope}
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight)).eval()
+
+
+def clip_vision(width: int = 8) -> CLIPVisionModel:
+    """A CLIP picture encoder of 257 tokens, as CLIP's largest have, with ``width`` channels."""
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=2, **sizes)).eval()
+
+
+def clip_image_processor() -> CLIPImageProcessorPil:
+    """What `clip_vision` needs in front of it."""
+    return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})

@@ -1,0 +1,31 @@
+"""Wan VACE: ``WanVACETransformer3DModel``, Wan's blocks, and ``vace_blocks`` before them over tokens of the control.
+
+Tokens of the control lie where those of the clip do, so both stacks have the same segments. Latents of reference images
+are frames before the clip's own. Its pipeline makes one clip a call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core_diffusers.blocks import like
+from f3core_diffusers.wan import BLOCK, WanAdapter
+
+
+class WanVACEAdapter(WanAdapter):
+    name = "wan-vace"
+    stacks = {"vace_blocks": BLOCK, "blocks": BLOCK}  # noqa: RUF012
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
+        channels = denoiser.config.vace_in_channels
+        inputs["control_hidden_states"] = torch.randn(batch, channels, frames, height, width, **like(denoiser))
+        return inputs
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        return True
