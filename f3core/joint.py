@@ -34,9 +34,8 @@ class Span:
         visual = self.frames * self.tokens
         if length < visual:
             raise ModelError(
-                f"attention over {length} tokens cannot be restricted to single frames: the clip has {self.frames} "
-                f"frames of {self.tokens}. Is its sequence split over devices (context parallelism)? A model pruned by "
-                "self_only, omit or mask cannot run so; enable_parallelism without a sequence split, or prune by drop"
+                f"attention over {length} tokens cannot be restricted by frames: the clip has {self.frames} frames of "
+                f"{self.tokens}. Is its sequence split over devices? Run it on one device, or prune by drop"
             )
         if self.text_first:
             return slice(0, length - visual), slice(length - visual, None)

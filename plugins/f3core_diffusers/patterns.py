@@ -122,7 +122,7 @@ class Joint(Pattern):
 
     def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
         kept = {TA: own_frame, SA: not_own_frame, CA: without_text}[target]
-        return restricted_call(module, gate, kept, text_first=self.text_first)
+        return restricted_call(module, gate, kept, joint=True, text_first=self.text_first)
 
 
 @dataclass(frozen=True)

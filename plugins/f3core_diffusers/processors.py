@@ -13,15 +13,15 @@ import inspect
 import threading
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from f3core.attention import become_
 from f3core.clock import Gate
-from f3core.errors import PlanError
-from f3core.joint import Restricted, Span
+from f3core.errors import ModelError, PlanError
+from f3core.joint import Restricted, Span, own_frame
 
 Function = Callable[..., Any]
 
@@ -36,11 +36,26 @@ class Restriction:
     one_token: bool
     """frames of one token each, as where positions are folded into the batch"""
 
-    @property
-    def span(self) -> Span:
-        """Where the frames of the running forward lie in a row."""
+    joint: bool
+    """text in the same sequence"""
+
+    def at(self, length: int, options: dict[str, Any]) -> tuple[Span, dict[str, Any]]:
+        """Where the frames lie in rows of ``length`` tokens, and the options of the call.
+
+        Where devices share a sequence, each may hold whole frames; then frames need nothing of the other devices.
+        Raises `ModelError` where they do not.
+        """
         clock = self.gate.clock
-        return Span(clock.frames, 1 if self.one_token else clock.tokens, self.text_first)
+        span = Span(clock.frames, 1 if self.one_token else clock.tokens, self.text_first)
+        if options.get("parallel_config") is None:
+            return span, options
+        if self.joint or self.restricted is not own_frame or length % span.tokens:
+            raise ModelError(
+                "enable_parallelism splits the sequence over devices, which this pruned model bears only where it lost "
+                "TA by self_only, text is in no sequence with frames, and the number of devices divides the "
+                f"{span.frames} latent frames; run it on one device, or prune by drop"
+            )
+        return replace(span, frames=length // span.tokens), {**options, "parallel_config": None}
 
 
 class _Running(threading.local):
@@ -62,10 +77,12 @@ def _dispatched(plain: Function) -> Function:
         if now is None:
             return plain(query, key, value, attn_mask=attn_mask, **options)
 
+        span, options = now.at(query.shape[1], options)
+
         def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
             return plain(query, key, value, attn_mask=mask, **options)
 
-        return now.restricted(now.span, attend, query, key, value, attn_mask)
+        return now.restricted(span, attend, query, key, value, attn_mask)
 
     return dispatch_attention_fn
 
@@ -147,14 +164,21 @@ class _RestrictedCall(nn.Module):
 
 
 def restricted_call(
-    module: nn.Module, gate: Gate, restricted: Restricted, *, text_first: bool = False, one_token: bool = False
+    module: nn.Module,
+    gate: Gate,
+    restricted: Restricted,
+    *,
+    joint: bool = False,
+    text_first: bool = False,
+    one_token: bool = False,
 ) -> nn.Module:
     """Restrict the attention call of an attention module's processor to what ``restricted`` keeps.
 
-    Text lies behind the frames, or (``text_first``) before them; ``one_token``: a row holds one position of each frame.
+    Text in the same sequence (``joint``) lies behind the frames, or (``text_first``) before them; ``one_token``: a row
+    holds one position of each frame.
     Raises `PlanError` where its processor makes no call that could be restricted.
     """
     chosen = vars(module).pop("processor")
-    become_(module, _RestrictedCall, f3_restriction=Restriction(gate, restricted, text_first, one_token))
+    become_(module, _RestrictedCall, f3_restriction=Restriction(gate, restricted, text_first, one_token, joint))
     module.processor = chosen
     return module
