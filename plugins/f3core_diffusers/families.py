@@ -32,6 +32,7 @@ FAMILIES = [
     _family("allegro", "allegro:AllegroAdapter", "Allegro", FULL_3D, "AllegroTransformer3DModel"),
     _family("animatediff", "animatediff:AnimateDiffAdapter", "AnimateDiff", CASCADED, "UNetMotionModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
+    _family("easyanimate", "easyanimate:EasyAnimateAdapter", "EasyAnimate", JOINT, "EasyAnimateTransformer3DModel"),
     _family(
         "hunyuan-video",
         "hunyuan_video:HunyuanVideoAdapter",
@@ -39,6 +40,7 @@ FAMILIES = [
         JOINT,
         "HunyuanVideoTransformer3DModel",
     ),
+    _family("i2vgen-xl", "i2vgen_xl:I2VGenXLAdapter", "I2VGen-XL", CASCADED, "I2VGenXLUNet"),
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),

@@ -1,4 +1,7 @@
-"""MACs of every family's tiny denoiser equal what torch's own counter says, halved (it counts two per MAC)."""
+"""MACs of every family's tiny denoiser equal what torch's own counter says, halved (it counts two per MAC).
+
+``TRACED = False`` in a ``tiny_*.py``: ``torch.jit.trace``, by which fvcore counts, cannot trace its denoiser.
+"""
 
 from __future__ import annotations
 
@@ -34,4 +37,5 @@ def test_macs_are_half_of_torchs_flops(family: str) -> None:
         denoiser(**again(inputs))
     counted = count(meta_copy(denoiser), on_meta(inputs))
     assert 2 * counted.total == torchs.get_total_flops() > 0
-    assert count_by_tracing(denoiser, inputs).total == counted.total, "fvcore's own tracing counts otherwise"
+    if getattr(tiny, "TRACED", True):
+        assert count_by_tracing(denoiser, inputs).total == counted.total, "fvcore's own tracing counts otherwise"

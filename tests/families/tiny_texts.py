@@ -9,6 +9,7 @@ from transformers import (
     CLIPTextModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    CLIPVisionModelWithProjection,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -74,6 +75,13 @@ def clip_vision(width: int = 8) -> CLIPVisionModel:
     """A CLIP picture encoder of 257 tokens, as CLIP's largest have, with ``width`` channels."""
     sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     return CLIPVisionModel(CLIPVisionConfig(image_size=32, patch_size=2, **sizes)).eval()
+
+
+def clip_vision_projected(width: int = 8) -> CLIPVisionModelWithProjection:
+    """A CLIP picture encoder that makes one embedding of ``width`` channels."""
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPVisionConfig(image_size=32, patch_size=16, projection_dim=width, **sizes)
+    return CLIPVisionModelWithProjection(config).eval()
 
 
 def clip_image_processor() -> CLIPImageProcessorPil:

@@ -1,0 +1,63 @@
+"""HunyuanVideo: ``HunyuanVideoTransformer3DModel``, joint attention over [all frames; text].
+
+Blocks of two streams run first, then blocks of one. Attention of text alone, which refines it beforehand, is no site.
+
+Image tokens that the I2V text encoder puts into the prompt are text. The latents of a given first frame are channels of
+every frame ("latent_concat") or stand in for those of frame 0 ("token_replace"). The scale that the model is told
+(``guidance_scale``) is no classifier-free guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.patterns import Joint
+
+
+class HunyuanLevels:
+    """Mixin of the adapters whose pipelines spread noise levels evenly from 1 to the step before 0."""
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+
+
+class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
+    name = "hunyuan-video"
+    conditional_first = True
+    tells_branches = True
+    guidance = "true_cfg_scale"
+    stacks = {  # noqa: RUF012
+        "transformer_blocks": {"attn": Joint()},
+        "single_transformer_blocks": {"attn": Joint(output=None)},
+    }
+    text = ("encoder_hidden_states", 2)
+
+    def guidance_of(self, given: Mapping[str, Any]) -> float:
+        """Without a negative prompt the pipelines run no second branch."""
+        negative = any(given.get(name) is not None for name in ("negative_prompt", "negative_prompt_embeds"))
+        return super().guidance_of(given) if negative else 1.0
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, text = denoiser.config, text or 256
+        inputs = {
+            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
+            "encoder_attention_mask": padding_mask(denoiser, batch, text),
+            "pooled_projections": torch.randn(batch, config.pooled_projection_dim, **like(denoiser)),
+            "return_dict": False,
+        }
+        if config.guidance_embeds:
+            inputs["guidance"] = torch.full((batch,), 6000.0, **like(denoiser))
+        return inputs
