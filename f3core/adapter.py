@@ -151,6 +151,14 @@ class Adapter(ABC):
         """
         return None
 
+    def take_rows(self, arguments: Any, layout: Layout, rows: range) -> Any:
+        """Any pytree of a forward's arguments with some of its ``layout.batch`` rows alone; to be overridden where
+        some tensors have other rows than one a clip.
+        """
+        from f3core.guidance import take_rows
+
+        return take_rows(arguments, layout.batch, rows)
+
     def distance(self, prediction: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """How far apart two predictions [B, ...] of a denoiser are, guidance applied, row by row: [B]. The mean squared
         difference, unless what is predicted is no point in space, such as a distribution to draw from.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from f3core.errors import ModelError
-from f3core.guidance import take_rows
 from f3core.probe import replaced_forward
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def watch_forwards(
         if layout is not None:
             if layout.kind not in seen[name].inputs:
                 named = _named(denoisers[name], args, kwargs)
-                seen[name].inputs[layout.kind] = take_rows(named, layout.batch, range(1))
+                seen[name].inputs[layout.kind] = adapter.take_rows(named, layout, range(1))
             seen[name].counted[layout.kind, adapter.noise_level(args, kwargs)] += layout.batch
             noted(seen)
         return forward(*args, **kwargs)

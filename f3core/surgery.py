@@ -12,7 +12,7 @@ from torch import nn
 from f3core.attention import dropped
 from f3core.clock import Clock, Gate
 from f3core.errors import ModelError, PlanError, suggest
-from f3core.guidance import join_rows, runs, take_rows
+from f3core.guidance import join_rows, runs
 from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, Removal, lasts
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Pruned(nn.Module):
             clock.tick(level, reached=reached)
             if len(parts) == 1:
                 return super().__call__(*args, **kwargs)
-            its_args, its_kwargs = take_rows((args, kwargs), layout.batch, rows)
+            its_args, its_kwargs = self.f3_adapter.take_rows((args, kwargs), layout, rows)
             made.append(super().__call__(*its_args, **its_kwargs))
         return join_rows(made, [len(rows) for rows, _ in parts])
 

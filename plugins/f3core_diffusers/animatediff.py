@@ -1,0 +1,55 @@
+"""AnimateDiff: ``UNetMotionModel``, a Stable Diffusion U-Net (1.x or XL) with motion modules, both of whose attentions
+are over frames.
+
+Image prompts (IP-Adapter) are further keys of the spatial ``attn2`` and count as text; other first latents (video to
+video, PIA) are no tokens. FreeNoise is not covered: it attends within windows of fewer frames than the clip has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core.guidance import take_rows
+from f3core.sites import Layout
+from f3core_diffusers.blocks import like
+from f3core_diffusers.unets import IN_FRAMES, OVER_FRAMES, UNetAdapter
+
+TIME_IDS = 6
+"""numbers that tell Stable Diffusion XL the sizes of an image and its crop"""
+
+
+class AnimateDiffAdapter(UNetAdapter):
+    name = "animatediff"
+    transformers = {  # noqa: RUF012
+        "attentions": {"transformer_blocks": IN_FRAMES},
+        "motion_modules": {"transformer_blocks": OVER_FRAMES},
+    }
+
+    def with_denoisers(self, pipeline: Any, denoisers: Mapping[str, nn.Module]) -> Any:
+        """The U-Net holds the motion modules, pruned or not. A pipeline keeps another copy of them, which it would save
+        along and does not run: left out."""
+        return super().with_denoisers(pipeline, {**denoisers, "motion_adapter": None})
+
+    def take_rows(self, arguments: Any, layout: Layout, rows: range) -> Any:
+        """Text, and what a ControlNet adds, come once a frame."""
+        frames = range(rows.start * layout.frames, rows.stop * layout.frames)
+        return take_rows(super().take_rows(arguments, layout, rows), layout.batch * layout.frames, frames)
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        size = {"frames": frames, "height": height, "width": width, "batch": batch, "text": text}
+        inputs = super().example_inputs(denoiser, **size)
+        inputs["encoder_hidden_states"] = inputs["encoder_hidden_states"].repeat_interleave(frames, dim=0)
+        config = denoiser.config
+        if config.addition_embed_type == "text_time":
+            pooled = config.projection_class_embeddings_input_dim - TIME_IDS * config.addition_time_embed_dim
+            inputs["added_cond_kwargs"] = {
+                "text_embeds": torch.randn(batch, pooled, **like(denoiser)),
+                "time_ids": torch.full((batch, TIME_IDS), 512.0, **like(denoiser)),
+            }
+        return inputs
