@@ -33,10 +33,11 @@ for line in sys.stdin:
         if "image" in call:
             call["image"] = [load_image(call["image"])] * len(asked["seeds"])
         for name in asked["videos"]:
-            call[name] = load_video(call[name])
+            call[name] = [frame.convert("RGB") for frame in load_video(call[name])]
         if asked["alone"]:
             generator = generator[0]
             call.update((name, call[name][0]) for name in ("image", "prompt") if name in call)
+        torch.manual_seed(asked["seeds"][0])
         clip = pipe(generator=generator, output_type="pt", **call).frames
         save_file({"clip": clip.float().clamp(0, 1).contiguous()}, asked["out"])
         print("done", flush=True)

@@ -39,6 +39,13 @@ def tokenizer(length: int = 32, kind: type = PreTrainedTokenizerFast, special: t
     )
 
 
+def chat_tokenizer(length: int = 32) -> object:
+    """A `tokenizer` that writes chats out, as those of chat models do."""
+    made = tokenizer(length)
+    made.chat_template = "{% for message in messages %}{{ message['content'][0]['text'] }}{% endfor %}</s>"
+    return made
+
+
 def t5(width: int = 8) -> T5EncoderModel:
     """A T5 encoder whose embeddings have ``width`` channels."""
     size = len(SPECIAL) + len(WORDS)
