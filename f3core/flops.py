@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from f3core import surgery
 from f3core.costs import Costs, SiteCost
 from f3core.errors import CountingError
-from f3core.meta import again, meta_copy, on_meta
+from f3core.meta import meta_copy, on_meta
 from f3core.operators import Ledger, trace, watch
 from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 
@@ -59,7 +59,7 @@ def count(
     not free but has no formula, and for segments that do not fit an attention call.
     """
     sites = {site.path: site for site in adapter.sites(denoiser, component)} if adapter else {}
-    ledger = watch(denoiser, again(inputs), sites)
+    ledger = watch(denoiser, inputs, sites)
     counted = _by_module(ledger)
     if adapter is None:
         return counted

@@ -19,6 +19,7 @@ _aten = torch.ops.aten
 _INDEXED = frozenset(
     (_aten.index.Tensor, _aten._unsafe_index.Tensor, _aten.index_put.default, _aten.index_put_.default)
 )
+_NEGATIONS = frozenset((_aten.bitwise_not.default, _aten.logical_not.default))
 _PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -27,11 +28,16 @@ def run(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any
 
     On meta, where nobody knows which elements of a tensor are nonzero, all are taken to be: ``nonzero``, boolean masks
     as indices, and ``masked_select`` give as much as they can give, and what follows is counted at its upper bound.
+    Where a mask has picked its elements, ``~mask`` picks the rest, which is none.
     """
     leading = args[0] if args else None
     leading = leading[0] if isinstance(leading, list) and leading else leading
     if not isinstance(leading, Tensor) or not leading.is_meta:
         return func(*args, **kwargs)
+    if func in _NEGATIONS:
+        out = func(*args, **kwargs)
+        out.f3_negated = leading
+        return out
     if func in _INDEXED:
         args = (args[0], _without_masks(args[1]), *args[2:])
     try:
@@ -101,8 +107,16 @@ def _without_masks(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
         if index is None or not index.is_meta or index.dtype not in (torch.bool, torch.uint8):
             found.append(index)
         else:
-            found += [index.new_empty(index.numel(), dtype=torch.int64)] * index.ndim
+            found += [index.new_empty(_picked(index), dtype=torch.int64)] * index.ndim
     return found
+
+
+def _picked(mask: Tensor) -> int:
+    """How many elements a mask on meta picks: all, or none where its negation has picked them."""
+    if getattr(getattr(mask, "f3_negated", None), "f3_picked", False):
+        return 0
+    mask.f3_picked = True  # type: ignore[attr-defined]
+    return mask.numel()
 
 
 def _told(value: Any) -> Any:

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from f3core.errors import CountingError
 from f3core.handles import ATTENTION, HANDLES, Value, attention_shape, handle_of, refuse_costly
 from f3core.kernels import autocast_on_meta, is_composite, run
+from f3core.meta import again
 from f3core.sites import AttentionCall
 
 _sdpa = nn.functional.scaled_dot_product_attention
@@ -30,11 +31,23 @@ def watch(denoiser: nn.Module, inputs: Mapping[str, Any], sites: Collection[str]
     """Run ``denoiser(**inputs)``, on any device, and book its operators, and attention calls inside ``sites`` (paths).
 
     On meta, tokens that a mask picks are all of them, since its values are unknown: an upper bound (see `kernels.run`).
-    Raises `CountingError` for an operator that is not free but has no handle.
+    Where a forward asks there whether something is true, both answers are tried. Raises `CountingError` when they
+    differ in cost, and for an operator that is not free but has no handle.
     """
-    ledger = Ledger(sites)
+    ledger = _watched(denoiser, inputs, Ledger(sites))
+    if ledger.asked:
+        other = _watched(denoiser, inputs, Ledger(sites, answer=True))
+        if other.own != ledger.own:
+            raise CountingError(
+                f"{type(denoiser).__name__} computes by the value of a tensor what takes {sum(ledger.own.values())} or "
+                f"{sum(other.own.values())} MACs; on meta it cannot be counted: count it with weights and real inputs"
+            )
+    return ledger
+
+
+def _watched(denoiser: nn.Module, inputs: Mapping[str, Any], ledger: Ledger) -> Ledger:
     with torch.no_grad(), autocast_on_meta(), _tracked(denoiser, ledger), _Operators(ledger), _AttentionCalls(ledger):
-        denoiser(**inputs)
+        denoiser(**again(inputs))
     return ledger
 
 
@@ -72,13 +85,16 @@ class Ledger:
     """Books operators under the module that runs, and attention calls under the site around it.
 
     ``own`` MACs by module path, ``operators`` by kind of operator, ``calls`` how often a site (path) made an attention
-    call of one shape and width Dqk + Dv.
+    call of one shape and width Dqk + Dv. ``answer`` is given wherever a forward on meta asks whether something is
+    true; ``asked``: it did.
     """
 
-    def __init__(self, sites: Collection[str]) -> None:
+    def __init__(self, sites: Collection[str], *, answer: bool = False) -> None:
         self.own: Counter[str] = Counter()
         self.operators: Counter[str] = Counter()
         self.calls: Counter[tuple[str, AttentionCall, int]] = Counter()
+        self.answer = answer
+        self.asked = False
         self.paused = False
         self._stack = [""]
         self._ordinals = dict.fromkeys(sites, 0)
@@ -182,6 +198,9 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         name = func._schema.name
         if handle_of(name) is None:
+            if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta and args[0].dtype is torch.bool:
+                self._ledger.asked = True
+                return self._ledger.answer
             if is_composite(func):
                 with self:  # composite operators come whole under inference_mode
                     return func.decompose(*args, **kwargs)
