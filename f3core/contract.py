@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from f3core.adapter import Adapter
 from f3core.calls import SdpaCall
@@ -112,6 +116,47 @@ def explained(advice: str) -> Iterator[None]:
         raise AssertionError(f"{advice} ({type(error).__name__}: {error})") from error
 
 
+@dataclass(frozen=True)
+class Call:
+    """A module, and arguments with which it was called."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+def blocks_around(denoiser: nn.Module, sites: Sequence[AttentionSite], run: Callable[[], object]) -> list[Call]:
+    """While ``run`` runs the denoiser, one call of each kind of block: the nearest module around a site that is called.
+
+    Blocks are of one kind when they are made of modules of the same names and classes.
+    """
+    parents = [[*[*accumulate(site.path.split(".")[:-1], "{}.{}".format)][::-1], ""] for site in sites]
+    calls: dict[str, Call] = {}
+
+    def note(path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.setdefault(path, Call(module, *tree_map_only(Tensor, torch.clone, (args, kwargs))))
+
+    with ExitStack() as stack:
+        for path in {path for above in parents for path in above}:
+            hook = denoiser.get_submodule(path).register_forward_pre_hook(partial(note, path), with_kwargs=True)
+            stack.callback(hook.remove)
+        run()
+    around = [calls[next(path for path in above if path in calls)] for above in parents]
+    return list({tuple((name, type(m)) for name, m in call.module.named_modules()): call for call in around}.values())
+
+
+def off_when_compiled(call: Call) -> float:
+    """How far a module's outputs move when it is compiled in one graph."""
+    torch._dynamo.reset()
+    try:
+        with torch.no_grad():
+            compiled = torch.compile(call.module, fullgraph=True, backend="aot_eager")
+            after = tensors(compiled(*again(call.args), **again(call.kwargs)))
+            return distance(after, tensors(call.module(*again(call.args), **again(call.kwargs))))
+    finally:
+        torch._dynamo.reset()
+
+
 def _input_instead(_module: nn.Module, args: tuple[Any, ...], _out: Any) -> Any:
     return args[0]
 
@@ -139,6 +184,10 @@ class ContractBase:
         """A tiny denoiser with random weights; called often, with torch seeded."""
         raise NotImplementedError("write build(): it returns a tiny denoiser with random weights")
 
+    def cast(self, denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """The denoiser in ``dtype``. Override for one that runs only with some of its modules in float32."""
+        return denoiser.to(dtype)
+
     def at_level(self, denoiser: nn.Module, inputs: Mapping[str, Any], level: float) -> dict[str, Any]:
         """``inputs`` at another noise level. Override where the forward calls it something other than ``timestep``, or
         where a step of the model is no forward over all frames."""
@@ -146,7 +195,7 @@ class ContractBase:
 
     def _made(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
-        return self.build().eval().to(dtype)
+        return self.cast(self.build().eval(), dtype)
 
     def _inputs(self, denoiser: nn.Module, batch: int = 2) -> dict[str, Any]:
         torch.manual_seed(1)

@@ -12,15 +12,14 @@ Needs pytest. Every failure says what in the adapter is likely wrong.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from f3core.contract import distance, example_plan, explained, same, tensors
+from f3core.contract import Call, blocks_around, distance, example_plan, explained, off_when_compiled, same
 from f3core.contract_facts import EXACT, FactsContract, both_dtypes
 from f3core.flops import costs, count
 from f3core.measure import count_pruned
@@ -32,7 +31,7 @@ from f3core.sites import PruningAxis, Removal
 class AdapterContract(FactsContract):
     """Subclass as ``Test...``, set ``adapter`` and write :meth:`build`; the rest has defaults.
 
-    Sizes, ``component`` and :meth:`at_level` may be overridden too: see `ContractBase`.
+    Sizes, ``component``, :meth:`cast` and :meth:`at_level` may be overridden too: see `ContractBase`.
     """
 
     @both_dtypes
@@ -82,17 +81,19 @@ class AdapterContract(FactsContract):
     def test_macs_never_rise_and_are_predicted_exactly(self) -> None:
         denoiser = self._made()
         inputs, sites = on_meta(self._inputs(denoiser, batch=1)), self._sites(denoiser)
+        skeleton = meta_copy(denoiser)
         kind = self.adapter.layout_of(denoiser, inputs).kind
         with explained("MACs cannot be counted"):
             prices = costs(self.adapter, {self.component: denoiser}, {self.component: {kind: inputs}})
         for change in self._changes(sites):
             able = [site for site in sites if change[1] in site.removals.get(change[0], ())]
             last = prices.forward[self.component][kind]
-            for ratio in (0.0, 0.25, 0.5, 0.75, 1.0):
-                units = make_units(able, PruningAxis.LAYER, 1)
-                chosen = select(units, [float(i) for i in range(len(units))], ratio)
+            units = make_units(able, PruningAxis.LAYER, 1)
+            scores = [float(i) for i in range(len(units))]
+            ratios = {frozenset(select(units, scores, ratio)): ratio for ratio in (0.0, 0.25, 0.5, 0.75, 1.0)}
+            for chosen, ratio in ratios.items():
                 plan = example_plan(self.adapter.name, sites, change, chosen=chosen, prices=prices)
-                counted = count(self._pruned(meta_copy(denoiser), plan), inputs).total
+                counted = count(self._pruned(skeleton, plan), inputs).total
                 what = f"{change[1]} of {change[0]} at ratio {ratio}"
                 assert counted == plan.macs_after, f"{what}: {plan.macs_after} MACs predicted, {counted} counted"
                 assert counted <= last, f"{what}: MACs rise from {last} to {counted}"
@@ -112,6 +113,7 @@ class AdapterContract(FactsContract):
         passes = {self.component: {kind: tuple(times) for kind, times in rows.items()}}
         with explained("MACs cannot be counted"):
             prices = costs(self.adapter, {self.component: denoiser}, {self.component: forwards})
+        skeleton = meta_copy(denoiser)
         drawn = random.Random(0)
         for change in self._changes(sites, gated=True):
             able = [site for site in sites if change[1] in site.gated(change[0])]
@@ -127,7 +129,7 @@ class AdapterContract(FactsContract):
                     prices=prices,
                     passes=passes,
                 )
-                pruned = {self.component: self._pruned(meta_copy(denoiser), plan)}
+                pruned = {self.component: self._pruned(skeleton, plan)}
                 total = count_pruned(self.adapter, pruned, plan, prices, {self.component: forwards})[1].counted.total
                 assert total == plan.macs_after, (
                     f"{change[1]} of {change[0]} in cells {sorted(chosen)}: {plan.macs_after} MACs predicted, {total} "
@@ -185,7 +187,7 @@ class AdapterContract(FactsContract):
                 "build the pruned model, and the adapter's plugin must be installed"
             ):
                 pruned.save_pretrained(folder)  # type: ignore[operator]
-                again = type(pruned).from_pretrained(folder).eval().to(dtype)  # type: ignore[attr-defined]
+                again = self.cast(type(pruned).from_pretrained(folder).eval(), dtype)  # type: ignore[attr-defined]
             assert list(again.state_dict()) == list(state), f"{change}: other parameters after from_pretrained"
             assert same(self._run(again, inputs), after), f"{change}: outputs differ after from_pretrained"
 
@@ -193,37 +195,40 @@ class AdapterContract(FactsContract):
     def test_rows_of_a_batch_do_not_mix(self, dtype: torch.dtype) -> None:
         denoiser = self._made(dtype)
         inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        layout = self.adapter.layout_of(denoiser, inputs)
         for change in self._changes(sites):
             pruned = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
             both = self._run(pruned, inputs)
             for row in range(2):
-                alone = {
-                    k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim and len(v) == 2 else v
-                    for k, v in inputs.items()
-                }
+                alone = self.adapter.take_rows(inputs, layout, range(row, row + 1))
                 off = distance([tensor[row : row + 1] for tensor in both], self._run(pruned, alone))
                 assert off <= EXACT[dtype], f"{change[1]} of {change[0]}: row {row} depends on the others by {off:.1e}"
 
     def test_compiles_wherever_the_unpruned_model_does(self) -> None:
+        """In one graph, with the same numbers. One pruned model is compiled whole, of the others the blocks that hold
+        what was restricted, for most of a model is as it was; the unpruned model is asked only where this fails."""
         denoiser = self._made()
         inputs, sites = self._inputs(denoiser), self._sites(denoiser)
-        try:
-            self._compiled(denoiser, inputs)
-        except Exception as error:
-            pytest.skip(f"the unpruned model does not compile in one graph: {type(error).__name__}")
-        for change in self._changes(sites):
+        for number, change in enumerate(self._changes(sites)):
             pruned = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
-            with explained(
-                f"{change[1]} of {change[0]}: torch.compile(fullgraph=True) fails, unlike the unpruned model"
-            ):
-                compiled = self._compiled(pruned, inputs)
-            off = distance(compiled, self._run(pruned, inputs))
+            able = [site for site in sites if change[1] in site.removals.get(change[0], ())]
+            whole = Call(pruned, (), inputs)
+            calls = blocks_around(pruned, able, partial(self._run, pruned, inputs)) if number else [whole]
+            try:
+                off = max(map(off_when_compiled, calls))
+            except Exception:
+                off = self._off_whole(whole, Call(denoiser, (), inputs), f"{change[1]} of {change[0]}")
             assert off <= 1e-4, f"{change[1]} of {change[0]}: compiled and eager differ by {off:.1e}"
 
-    def _compiled(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
-        torch._dynamo.reset()
+    def _off_whole(self, pruned: Call, unpruned: Call, name: str) -> float:
         try:
-            with torch.no_grad():
-                return tensors(torch.compile(denoiser, fullgraph=True, backend="aot_eager")(**inputs))
-        finally:
-            torch._dynamo.reset()
+            return off_when_compiled(pruned)
+        except Exception as error:
+            try:
+                off_when_compiled(unpruned)
+            except Exception as unable:
+                pytest.skip(f"the unpruned model does not compile in one graph: {type(unable).__name__}")
+            raise AssertionError(
+                f"{name}: torch.compile(fullgraph=True) fails, unlike the unpruned model "
+                f"({type(error).__name__}: {error})"
+            ) from error

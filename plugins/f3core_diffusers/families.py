@@ -44,8 +44,10 @@ FAMILIES = [
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),
+    _family("svd", "svd:SVDAdapter", "Stable Video Diffusion", CASCADED, "UNetSpatioTemporalConditionModel"),
     _family("unet3d", "unet3d:UNet3DAdapter", "ModelScope and ZeroScope", CASCADED, "UNet3DConditionModel"),
     _family("wan", "wan:WanAdapter", "Wan 2.1 and 2.2", FULL_3D, "WanTransformer3DModel"),
+    _family("wan-animate", "wan_animate:WanAnimateAdapter", "Wan Animate", FULL_3D, "WanAnimateTransformer3DModel"),
     _family("wan-vace", "wan_vace:WanVACEAdapter", "Wan VACE", FULL_3D, "WanVACETransformer3DModel"),
 ]
 

@@ -100,11 +100,14 @@ def _pipeline_class(index: Mapping[str, Any]) -> Any:
     return _class_of(*named) if isinstance(named, list | tuple) else getattr(diffusers, named)
 
 
-def codec_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+def codec_size(
+    source: str, denoiser: nn.Module, call: Mapping[str, Any], *, pixels: int = 1, rounds: bool = False
+) -> tuple[int, int, int]:
     """Latent size by what the source's ``vae`` says of itself; a codec that compresses time keeps the first frame.
 
     Sizes that the call leaves to the denoiser are its config's ``sample_frames``, ``sample_height``, ``sample_width``,
-    or ``sample_size`` for both.
+    or ``sample_size`` for both. ``pixels``: what the pipeline wants height and width to be multiples of; ``rounds``:
+    it makes one frame more than a multiple of the codec's compression of any number of frames.
     """
     library, class_name = DiffusionPipeline.load_config(source)["vae"]
     codec_class = _class_of(library, class_name)
@@ -114,6 +117,10 @@ def codec_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tup
     if by_pixel is None:
         by_pixel = 2 ** (len(codec.config.block_out_channels) - 1)
     frames = call["num_frames"] or denoiser.config.sample_frames
+    if rounds and by_frame and frames % by_frame != 1:
+        frames = max(frames // by_frame * by_frame + 1, 1)
+    for name in ("height", "width"):
+        divided(call[name] or pixels, pixels, name)
     height, width = (
         divided(call[name], by_pixel, name) if call[name] else _own_size(denoiser.config, name)
         for name in ("height", "width")
