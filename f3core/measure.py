@@ -86,12 +86,13 @@ def count_pruned(
     for name, denoiser in denoisers.items():
         gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(name + ".")}
         told: list[MacsChange] = []
+        copy = meta_copy(denoiser)
         for kind, rows in plan.passes[name].items():
             before, counted = _kinds(costs, name, kind), dict[frozenset[str], Macs]()
             for index, reached, times in _alike(rows, plan.reach[name][kind]):
                 state = frozenset(fqn for fqn, ranges in gates.items() if reached and index in ranges)
                 if state not in counted:
-                    counted[state] = _count_state(adapter, denoiser, name, inputs[name][kind], index, reached)
+                    counted[state] = _count_state(adapter, copy, name, inputs[name][kind], index, reached)
                 _add_(whole_before, before, times)
                 _add_(whole_after, counted[state], times)
             for state, after in counted.items():
@@ -113,11 +114,11 @@ def _alike(rows: Sequence[int], reach: Sequence[int]) -> Iterator[tuple[int, boo
 def _count_state(
     adapter: Adapter, denoiser: nn.Module, name: str, inputs: Mapping[str, Any], step_range: int, reached: bool
 ) -> Macs:
-    copy, given = meta_copy(denoiser), on_meta(dict(inputs))
-    if not isinstance(copy, Pruned):
-        return _macs(count(copy, given, adapter, name))
-    with copy.f3_clock.hold(step_range, reached=reached):
-        return _macs(count(copy, given, adapter, name))
+    given = on_meta(dict(inputs))
+    if not isinstance(denoiser, Pruned):
+        return _macs(count(denoiser, given, adapter, name))
+    with denoiser.f3_clock.hold(step_range, reached=reached):
+        return _macs(count(denoiser, given, adapter, name))
 
 
 def _kinds(costs: Costs, component: str, kind: str) -> Macs:

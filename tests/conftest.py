@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -15,6 +16,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: at these sizes threads only wait
 
 PROMPTS = ("a red cat runs left", "a green dog sleeps", "a red dog runs right")
+
+
+def pytest_collection_finish() -> None:
+    """Takes the libraries, some million objects, out of what garbage collection walks through time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

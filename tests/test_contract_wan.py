@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from f3core.attention import frames_in_batch
 from f3core.calls import SdpaCall
 from f3core.clock import Gate
+from f3core.contract import blocks_around
 from f3core.explicit import Intercept
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core.testing import AdapterContract
 
 TA = AttentionKind.TEMPORAL
@@ -55,6 +56,22 @@ def test_image_tokens_are_keys_of_their_own_and_all_count_as_text() -> None:
     with Intercept(note).at(denoiser, sites):
         contract._run(denoiser, inputs)
     assert lengths == [(0, 257), (1, 512)] * len(sites)
+
+
+def test_each_kind_of_block_is_found_once_with_what_it_is_called_with() -> None:
+    denoiser = tiny_wan.transformer(layers=3)
+    contract = TestWan()
+    inputs = contract._inputs(denoiser)
+    runs: list[object] = []
+    calls = blocks_around(denoiser, contract._sites(denoiser), lambda: runs.append(contract._run(denoiser, inputs)))
+    (call,) = calls
+    site = replace(contract._sites(denoiser)[0], path="attn1")  # nothing but the denoiser itself is around it
+    assert call.module is denoiser.blocks[2]
+    assert call.args[0].shape == (2, 18, 32)
+    assert len(runs) == 1
+    assert not any(module._forward_pre_hooks for module in denoiser.modules())
+    (whole,) = blocks_around(call.module, [site], lambda: call.module(*call.args, **call.kwargs))
+    assert whole.module is call.module
 
 
 # --- what the contract must catch -----------------------------------------------------------------------------------
@@ -158,6 +175,14 @@ class LooksAtValues(WanAdapter):
         return restricted
 
 
+class LooksAtValuesOfMasked(LooksAtValues):
+    """Goes wrong in a removal of which the contract compiles blocks alone."""
+
+    def restrict(self, module: nn.Module, site: Any, target: Any, removal: Any, gate: Gate) -> nn.Module:
+        careful = WanAdapter if removal is not Removal.MASK else LooksAtValues
+        return careful.restrict(self, module, site, target, removal, gate)
+
+
 class MixesRows(WanAdapter):
     def restrict(self, module: nn.Module, *args: Any) -> nn.Module:
         restricted = super().restrict(module, *args)
@@ -200,6 +225,7 @@ MISTAKES: list[tuple[type[WanAdapter], str, str]] = [
     (LeavesPositionsUnfolded, "removals", "the forward failed"),
     (PrunesAtOnce, "timestep", "should be untouched; ask the gate"),
     (LooksAtValues, "compiles", "self_only of TA: torch.compile"),
+    (LooksAtValuesOfMasked, "compiles", "mask of SA: torch.compile"),
     (MixesRows, "rows", "depends on the others"),
     (RecordsNothing, "loaded", "`record` must let the library build"),
     (AddsAParameter, "loaded", "does not take the saved state dict"),
