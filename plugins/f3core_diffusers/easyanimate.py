@@ -1,0 +1,63 @@
+"""EasyAnimate 5 and 5.1: ``EasyAnimateTransformer3DModel``, joint attention over [text; all frames].
+
+Embeddings of a second text encoder (T5, in 5.0) are text too. The latents of given frames (inpaint, I2V) and of a
+control video are channels of every frame, not tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import nn
+
+from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.patterns import Joint
+from f3core_diffusers.sketch import codec_size
+
+PIXELS = 16
+"""What diffusers' EasyAnimate pipelines round height and width down to multiples of."""
+
+
+def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    rounded = {name: call[name] // PIXELS * PIXELS for name in ("height", "width")}
+    return codec_size(source, denoiser, {**call, **rounded})
+
+
+class EasyAnimateAdapter(BlocksAdapter):
+    name = "easyanimate"
+    text = ("encoder_hidden_states", 3)
+    stacks = {"transformer_blocks": {"attn1": Joint(text_first=True)}}  # noqa: RUF012
+    latent_size = staticmethod(_latent_size)
+
+    def generate(
+        self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """A guided call of the pipeline needs a negative prompt, and one for every prompt."""
+        negative = call.get("negative_prompt") or ""
+        listed = [negative] * len(prompts) if isinstance(negative, str) else negative
+        return super().generate(pipeline, prompts, steps=steps, seeds=seeds, call={**call, "negative_prompt": listed})
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            return super().levels(scheduler, steps, call, size)
+        scheduler.set_timesteps(steps, mu=1)
+        return tuple(map(float, scheduler.timesteps))
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, size = denoiser.config, (frames, height, width)
+        inputs = {
+            "hidden_states": torch.randn(batch, config.out_channels, *size, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_hidden_states": torch.randn(batch, text or 256, config.text_embed_dim, **like(denoiser)),
+            "return_dict": False,
+        }
+        if given := config.in_channels - config.out_channels:
+            inputs["inpaint_latents"] = torch.randn(batch, given, *size, **like(denoiser))
+        return inputs
