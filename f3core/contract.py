@@ -184,6 +184,10 @@ class ContractBase:
         """A tiny denoiser with random weights; called often, with torch seeded."""
         raise NotImplementedError("write build(): it returns a tiny denoiser with random weights")
 
+    def cast(self, denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """The denoiser in ``dtype``. Override for one that runs only with some of its modules in float32."""
+        return denoiser.to(dtype)
+
     def at_level(self, denoiser: nn.Module, inputs: Mapping[str, Any], level: float) -> dict[str, Any]:
         """``inputs`` at another noise level. Override where the forward calls it something other than ``timestep``, or
         where a step of the model is no forward over all frames."""
@@ -191,7 +195,7 @@ class ContractBase:
 
     def _made(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
-        return self.build().eval().to(dtype)
+        return self.cast(self.build().eval(), dtype)
 
     def _inputs(self, denoiser: nn.Module, batch: int = 2) -> dict[str, Any]:
         torch.manual_seed(1)

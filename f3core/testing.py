@@ -31,7 +31,7 @@ from f3core.sites import PruningAxis, Removal
 class AdapterContract(FactsContract):
     """Subclass as ``Test...``, set ``adapter`` and write :meth:`build`; the rest has defaults.
 
-    Sizes, ``component`` and :meth:`at_level` may be overridden too: see `ContractBase`.
+    Sizes, ``component``, :meth:`cast` and :meth:`at_level` may be overridden too: see `ContractBase`.
     """
 
     @both_dtypes
@@ -187,7 +187,7 @@ class AdapterContract(FactsContract):
                 "build the pruned model, and the adapter's plugin must be installed"
             ):
                 pruned.save_pretrained(folder)  # type: ignore[operator]
-                again = type(pruned).from_pretrained(folder).eval().to(dtype)  # type: ignore[attr-defined]
+                again = self.cast(type(pruned).from_pretrained(folder).eval(), dtype)  # type: ignore[attr-defined]
             assert list(again.state_dict()) == list(state), f"{change}: other parameters after from_pretrained"
             assert same(self._run(again, inputs), after), f"{change}: outputs differ after from_pretrained"
 
@@ -195,14 +195,12 @@ class AdapterContract(FactsContract):
     def test_rows_of_a_batch_do_not_mix(self, dtype: torch.dtype) -> None:
         denoiser = self._made(dtype)
         inputs, sites = self._inputs(denoiser), self._sites(denoiser)
+        layout = self.adapter.layout_of(denoiser, inputs)
         for change in self._changes(sites):
             pruned = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
             both = self._run(pruned, inputs)
             for row in range(2):
-                alone = {
-                    k: v[row : row + 1] if isinstance(v, Tensor) and v.ndim and len(v) == 2 else v
-                    for k, v in inputs.items()
-                }
+                alone = self.adapter.take_rows(inputs, layout, range(row, row + 1))
                 off = distance([tensor[row : row + 1] for tensor in both], self._run(pruned, alone))
                 assert off <= EXACT[dtype], f"{change[1]} of {change[0]}: row {row} depends on the others by {off:.1e}"
 
