@@ -40,7 +40,7 @@ class Kandinsky5Adapter(BlocksAdapter):
         if denoiser.config.attention_type != "regular":
             raise ModelError(
                 f"this Kandinsky 5.0 attends by attention_type {denoiser.config.attention_type!r}, whose sparse map "
-                "can be neither scored nor restricted; prune a variant with attention_type 'regular', such as Lite of 5 s"
+                "can be neither scored nor restricted; prune one of attention_type 'regular', such as Lite of 5 s"
             )
         return super().sites(denoiser, component)
 
