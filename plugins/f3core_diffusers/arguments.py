@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.utils import load_image, load_video
+from PIL import Image
 
 from f3core.errors import ModelError, suggest
 
@@ -37,6 +38,11 @@ def usual_arguments(pipeline_class: Any) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
+def _frames(path: str) -> list[Image.Image]:
+    """The frames of a video, all of one mode; those of a GIF differ."""
+    return [frame.convert("RGB") for frame in load_video(path)]
+
+
 def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     """A call whose pictures and videos are opened: pipelines that start from them are given their paths in a spec.
 
@@ -44,7 +50,7 @@ def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     when there is no such file.
     """
     arguments = dict(call)
-    for name, read in {"image": load_image, **dict.fromkeys(VIDEOS, load_video)}.items():
+    for name, read in {"image": load_image, **dict.fromkeys(VIDEOS, _frames)}.items():
         if isinstance(given := call.get(name), str):
             what = "picture" if read is load_image else "video"
             if not Path(given).is_file():

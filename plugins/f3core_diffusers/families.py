@@ -51,5 +51,8 @@ FAMILIES = [
     _family("wan-vace", "wan_vace:WanVACEAdapter", "Wan VACE", FULL_3D, "WanVACETransformer3DModel"),
 ]
 
-UNSUPPORTED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {
+    "WanAnimate2Transformer3DModel": "its self-attention runs over padded buffers of a clip and its reference under a "
+    "block mask of flex attention, which takes no other keys, and no pipeline that loads with DiffusionPipeline runs it",
+}
 """Denoisers of diffusers that cannot be pruned soundly, and why, as a clause without a full stop."""

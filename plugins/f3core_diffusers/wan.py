@@ -25,7 +25,7 @@ BLOCK = {"attn1": Full3D(companions=("norm1",)), "attn2": Cross(companions=("nor
 """The attention of one of Wan's blocks."""
 
 
-def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+def latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
     """As diffusers' Wan pipelines do: other numbers of pixels are refused, of frames and patches rounded."""
     codec, patch = AutoencoderKLWan.load_config(source, subfolder="vae"), denoiser.config.patch_size
     by_frame, by_pixel = codec.get("scale_factor_temporal", 4), codec.get("scale_factor_spatial", 8)
@@ -42,7 +42,7 @@ class WanAdapter(BlocksAdapter):
     tells_branches = True
     stacks = {"blocks": BLOCK}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
-    latent_size = staticmethod(_latent_size)
+    latent_size = staticmethod(latent_size)
 
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None

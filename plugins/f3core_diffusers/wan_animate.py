@@ -1,0 +1,57 @@
+"""Wan Animate: ``WanAnimateTransformer3DModel``, Wan's blocks, and face adapters behind some of them.
+
+The reference picture is frame 0. A face adapter lets every frame ask the motion tokens of its own face: CA. What image
+and face encoders compute is counted, never pruned. Its pipeline makes one clip a call, segment by segment, each from
+noise; a segment is a generation of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core_diffusers.arguments import opened
+from f3core_diffusers.blocks import like
+from f3core_diffusers.patterns import Cross, Pattern, Rows
+from f3core_diffusers.wan import BLOCK, WanAdapter, latent_size
+
+FACE = Cross(output="to_out", rows=Rows.FRAME)
+
+
+def _segment_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Of a segment behind the reference picture."""
+    frames, height, width = latent_size(source, denoiser, {**call, "num_frames": call["segment_frame_length"]})
+    return frames + 1, height, width
+
+
+class WanAnimateAdapter(WanAdapter):
+    name = "wan-animate"
+    latent_size = staticmethod(_segment_size)
+
+    def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+        every = denoiser.config.inject_face_latents_blocks
+        for number in range(denoiser.config.num_layers):
+            yield f"blocks.{number}", BLOCK
+            if number % every == 0:
+                yield "face_adapter", {str(number // every): FACE}
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
+        config, shape = denoiser.config, (frames - 1, height, width)
+        faces = (4 * (frames - 2) + 1, config.motion_encoder_size, config.motion_encoder_size)
+        channels = config.latent_channels or (config.in_channels - 4) // 2
+        inputs["pose_hidden_states"] = torch.randn(batch, channels, *shape, **like(denoiser))
+        inputs["face_pixel_values"] = torch.randn(batch, 3, *faces, **like(denoiser))
+        return inputs
+
+    def rows(self, given: Mapping[str, Any], guider: Any, steps: int) -> tuple[int, ...]:
+        frames = len(opened({"pose_video": given["pose_video"]})["pose_video"])
+        shared = given["prev_segment_conditioning_frames"]
+        new = (given["segment_frame_length"] - 1) // 4 * 4 + 1 - shared
+        segments = (shared - (shared - frames) // new * new) // new
+        return tuple(segments * rows for rows in super().rows(given, guider, steps))
