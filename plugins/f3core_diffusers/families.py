@@ -40,8 +40,17 @@ FAMILIES = [
         JOINT,
         "HunyuanVideoTransformer3DModel",
     ),
+    _family(
+        "hunyuan-video-1.5",
+        "hunyuan_video15:HunyuanVideo15Adapter",
+        "HunyuanVideo 1.5, text and image to video",
+        JOINT,
+        "HunyuanVideo15Transformer3DModel",
+    ),
     _family("i2vgen-xl", "i2vgen_xl:I2VGenXLAdapter", "I2VGen-XL", CASCADED, "I2VGenXLUNet"),
+    _family("cosmos", "cosmos:CosmosAdapter", "Cosmos 1.0, Predict2, 2.5", FULL_3D, "CosmosTransformer3DModel"),
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
+    _family("latte", "latte:LatteAdapter", "Latte", CASCADED, "LatteTransformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),
     _family("svd", "svd:SVDAdapter", "Stable Video Diffusion", CASCADED, "UNetSpatioTemporalConditionModel"),
@@ -53,6 +62,6 @@ FAMILIES = [
 
 UNSUPPORTED: dict[str, str] = {
     "WanAnimate2Transformer3DModel": "its self-attention runs over padded buffers of a clip and its reference under a "
-    "block mask of flex attention, which takes no other keys, and no pipeline that loads with DiffusionPipeline runs it",
+    "block mask of flex attention, which takes no other keys, and no DiffusionPipeline runs it",
 }
 """Denoisers of diffusers that cannot be pruned soundly, and why, as a clause without a full stop."""
