@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar
 
@@ -62,10 +62,13 @@ class Pattern(ABC):
     kinds: ClassVar[tuple[AttentionKind, ...]]
 
     def site(self, component: str, block: str, name: str, index: int) -> PatternSite:
-        """The site of module ``name`` in a block."""
-        companions = tuple(f"{block}.{companion}" for companion in self.companions)
-        path = f"{block}.{name}"
+        """The site of module ``name`` in a block, or (empty) in the denoiser itself."""
+        path, companions = (f"{block}.{name}", self.inside(block).companions) if block else (name, self.companions)
         return PatternSite(component, path, index, self.kinds, self.removals, companions, self.output, pattern=self)
+
+    def inside(self, path: str) -> Pattern:
+        """The same, its companions told from further outside, where ``path`` leads to where they lie."""
+        return replace(self, companions=tuple(f"{path}.{companion}" for companion in self.companions))
 
     @abstractmethod
     def segments(self, layout: Layout, call: AttentionCall) -> Segments:

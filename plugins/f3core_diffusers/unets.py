@@ -8,7 +8,6 @@ latent resolution; deeper blocks have fewer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -72,7 +71,7 @@ def unet_layers(
         lists = {name: getattr(block, name, None) or () for name in transformers}
         for number in range(max(map(len, lists.values()))):
             found = {
-                f"{name}.{number}.{inner}": inside(pattern, f"{name}.{number}")
+                f"{name}.{number}.{inner}": pattern.inside(f"{name}.{number}")
                 for name, modules in lists.items()
                 if number < len(modules)
                 for inner, pattern in transformer_patterns(modules[number], transformers[name]).items()
@@ -85,15 +84,10 @@ def transformer_patterns(transformer: nn.Module, blocks: Transformer) -> dict[st
     """The patterns of a transformer's attention modules, by their names in it. A block without one is passed over."""
     lists = {name: getattr(transformer, name) for name in blocks}
     return {
-        f"{name}.{number}.{attention}": inside(pattern, f"{name}.{number}")
+        f"{name}.{number}.{attention}": pattern.inside(f"{name}.{number}")
         for number in range(max(map(len, lists.values())))
         for name, modules in lists.items()
         if number < len(modules)
         for attention, pattern in blocks[name].items()
         if getattr(modules[number], attention, None) is not None
     }
-
-
-def inside(pattern: Pattern, path: str) -> Pattern:
-    """A pattern whose companions are told from further outside, where ``path`` leads to where they lie."""
-    return replace(pattern, companions=tuple(f"{path}.{companion}" for companion in pattern.companions))
