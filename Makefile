@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests of one file or class stay in one process, which makes their models once.
+WORKERS ?= 2
+PARALLEL := --numprocesses $(WORKERS) --dist loadscope
 
 PAPER := table3_cogvideo table4_cogvideo table4_cogvideo_drop figure3_cogvideo \
          table3_tune_a_video table4_tune_a_video figure3_tune_a_video
@@ -30,10 +33,10 @@ ranking: $(STAMP)
 	$(BIN)/python benchmarks/ranking.py $(RANKING:%=runs/ranking_%)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --cov=f3core --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest $(PARALLEL) --cov=f3core --cov-report=term --cov-fail-under=90
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
