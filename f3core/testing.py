@@ -147,6 +147,7 @@ class AdapterContract(FactsContract):
             name = f"{change[1]} of {change[0]}"
             able = [site for site in sites if change[1] in site.gated(change[0])]
             layer = self._pruned(denoiser, example_plan(self.adapter.name, able, change))
+            pruned = {level: self._run(layer, at) for level, at in levels.items()}
             for chosen in ((), (0,), (1,), (0, 1)):
                 plan = example_plan(
                     self.adapter.name, able, change, axis=PruningAxis.TIMESTEP, ranges=halves, chosen=chosen
@@ -157,8 +158,8 @@ class AdapterContract(FactsContract):
                 assert keys, f"{name}: a plan over steps {chosen} of 2 keeps other parameters than it needs"
                 for level, at in levels.items():
                     active = (0 if level in halves[0] else 1) in chosen
-                    expected = self._run(layer, at) if active else whole[level]
-                    assert same(self._run(gated, at), expected), (
+                    expected = pruned if active else whole
+                    assert same(self._run(gated, at), expected[level]), (
                         f"{name}: gated over steps {chosen} of 2, timestep {level} should be "
                         f"{'pruned' if active else 'untouched'}; ask the gate in forward, not in restrict()"
                     )
