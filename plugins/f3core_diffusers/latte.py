@@ -1,0 +1,57 @@
+"""Latte: ``LatteTransformer3DModel``, blocks inside frames (SA, CA) and over frames (SA and TA) by turns; a pair is a
+layer.
+
+It makes clips of one length alone, its config's. ``norm2`` lies before the feed-forward net, so that no norm dies with
+the cross-attention. A prompt generated alone loses its padding (``mask_feature``); plans from configs count with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
+from f3core_diffusers.sketch import codec_size
+
+
+def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    frames, known = call["video_length"], denoiser.config.video_length
+    if frames not in (1, known):
+        raise ValueError(f"video_length must be {known}, the number of frames that the model has positions for")
+    return codec_size(source, denoiser, {**call, "num_frames": frames})
+
+
+class LatteAdapter(BlocksAdapter):
+    name = "latte"
+    text = ("encoder_hidden_states", 2)
+    latent_size = staticmethod(_latent_size)
+    stacks = {  # noqa: RUF012
+        "transformer_blocks": {"attn1": Spatial(("norm1",)), "attn2": Cross(rows=Rows.FRAME)},
+        "temporal_transformer_blocks": {"attn1": Temporal(("norm1",))},
+    }
+
+    def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+        for number in range(denoiser.config.num_layers):
+            yield (
+                "",
+                {
+                    f"{stack}.{number}.{name}": pattern.inside(f"{stack}.{number}")
+                    for stack, patterns in self.stacks.items()
+                    for name, pattern in patterns.items()
+                },
+            )
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config = denoiser.config
+        return {
+            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_hidden_states": torch.randn(batch, text or 120, config.caption_channels, **like(denoiser)),
+            "return_dict": False,
+        }
