@@ -3,7 +3,8 @@ A plan from the pipeline's configs alone takes the noise levels and counts the M
 
 Every ``tiny_*.py`` here with a ``pipeline()`` and a ``CALL`` is run. ``PROMPTED = False``: it takes no prompt;
 ``IMAGE = True``: it starts from an image; ``VIDEOS``: number of frames of every video that it is given, by argument;
-``READY``: methods to call once it is loaded, by path, such as "vae.enable_tiling".
+``PRUNE``: other settings of the spec's ``prune``; ``READY``: methods to call once it is loaded, by path, such as
+"vae.enable_tiling".
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def test_pruned_and_loaded_by_diffusers_alone(
     pipe = tiny.pipeline()
     pipe.save_pretrained(tmp_path / "source")
     call = call_of(tiny, tmp_path)
-    result = f3core.apply(spec_of(tmp_path, tmp_path / "source", call))
+    result = f3core.apply(spec_of(tmp_path, tmp_path / "source", call, **getattr(tiny, "PRUNE", {})))
     macs = result.report.generation
     assert macs.counted.total == macs.predicted.total < macs.before.total
     adapter = installed().make("adapter", result.plan.adapter)

@@ -10,6 +10,8 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -67,10 +69,10 @@ def llama(width: int = 8) -> LlamaModel:
     return LlamaModel(LlamaConfig(vocab_size=size, pad_token_id=0, bos_token_id=1, eos_token_id=1, **sizes)).eval()
 
 
-def qwen_vl(width: int = 8) -> Qwen2_5_VLForConditionalGeneration:
+def qwen_vl(width: int = 8, layers: int = 1) -> Qwen2_5_VLForConditionalGeneration:
     """A Qwen 2.5 VL whose text states have ``width`` channels; its vision is there and as small as can be."""
     size = len(SPECIAL) + len(WORDS)
-    words = {"vocab_size": size, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1}
+    words = {"vocab_size": size, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": layers}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 1}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}
     sight = {"depth": 1, "hidden_size": 8, "num_heads": 2, "intermediate_size": 8, "out_hidden_size": width}
@@ -94,3 +96,13 @@ def clip_vision_projected(width: int = 8) -> CLIPVisionModelWithProjection:
 def clip_image_processor() -> CLIPImageProcessorPil:
     """What `clip_vision` needs in front of it."""
     return CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+
+
+def gemma(width: int = 8) -> Gemma2Model:
+    """A Gemma 2 model whose hidden states have ``width`` channels."""
+    size = len(SPECIAL) + len(WORDS)
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 4}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return Gemma2Model(
+        Gemma2Config(vocab_size=size, pad_token_id=0, bos_token_id=1, eos_token_id=1, **sizes, **heads)
+    ).eval()
