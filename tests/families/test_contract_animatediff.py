@@ -94,6 +94,17 @@ def test_stable_diffusion_xl_is_told_the_size_of_its_images() -> None:
     torch.testing.assert_close(second, both[1:])
 
 
+def test_what_a_controlnet_adds_comes_once_a_frame() -> None:
+    adapter, unet = AnimateDiffAdapter(), tiny_animatediff.unet()
+    inputs = adapter.example_inputs(unet, frames=3, height=4, width=6, batch=2, text=5)
+    inputs["mid_block_additional_residual"] = torch.randn(2 * 3, 16, 2, 3)
+    layout = adapter.layout_of(unet, inputs)
+    with torch.no_grad():
+        both = unet(**inputs)[0]
+        second = unet(**adapter.take_rows(inputs, layout, range(1, 2)))[0]
+    torch.testing.assert_close(second, both[1:])
+
+
 def test_pruned_motion_modules_are_in_no_part_of_the_saved_pipeline(tmp_path: Path) -> None:
     adapter, pipe = AnimateDiffAdapter(), tiny_animatediff.pipeline()
     unet = share_copy(pipe.unet)
