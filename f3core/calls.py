@@ -100,6 +100,10 @@ class Partition:
         return torch.equal(self.query_segment, other.query_segment) and torch.equal(self.key_segment, other.key_segment)
 
 
+TextCall = tuple[int, Partition, torch.device, range]
+"""heads, partition and device of a call that has only text keys, and the clip rows that it holds"""
+
+
 def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: AttentionCall, query: Tensor) -> Partition:
     segments = adapter.segments(site, layout, shape)
     for name, tensor, length in (("query", segments.query, shape.queries), ("key", segments.key, shape.keys)):
@@ -126,7 +130,7 @@ def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: Atte
         query_segment=q,
         key_segment=k,
         only_text=bool((k == frames).all()),
-        by_frame=_by_frame(q, frames) * (shape.batch if q.shape[0] == 1 else 1) / layout.batch,
+        by_frame=_by_frame(q, frames) * (shape.batch if q.shape[0] == 1 else 1) / min(shape.batch, layout.batch),
         uniform=q.shape[0] == 1
         and k.shape[0] == 1
         and q.shape[1] == in_order.numel()
@@ -137,6 +141,37 @@ def partition(adapter: Adapter, site: AttentionSite, layout: Layout, shape: Atte
         text=text,
         per_frame=max(1, int(torch.bincount(q[0], minlength=frames + 1)[:frames].max())),
     )
+
+
+def rows_held(site: AttentionSite, layout: Layout, shape: AttentionCall) -> range:
+    """The clip rows of an attention call: all, or, of a model that calls row by row, those whose turn it is.
+
+    Raises `ProbeError` where a site's calls hold more rows than its forward.
+    """
+    if shape.batch >= layout.batch:
+        return range(layout.batch)
+    first = shape.ordinal * shape.batch
+    if first + shape.batch > layout.batch:
+        raise ProbeError(
+            f"{site.fqn}: attention call {shape.ordinal} holds {shape.batch} of the forward's {layout.batch} rows, "
+            "which earlier calls had already; such calls are understood one a row, in the order of the rows"
+        )
+    return range(first, first + shape.batch)
+
+
+def by_prompt(rows: Tensor, held: range, batch: int, prompts: int) -> Tensor:
+    """Sums over the rows [B, ...] of an attention call, prompt by prompt: [P, ...] float64.
+
+    The call holds the clip rows ``held`` of ``batch``. A clip's rows lie together (frames or pixels folded into the
+    batch), prompts in turn, guidance outermost.
+    """
+    folded = rows.shape[0] // len(held)
+    if len(held) == batch:
+        apart = rows.double().reshape(-1, prompts, folded, *rows.shape[1:])
+        return apart.sum((0, 2)) if apart.shape[0] * folded > 1 else apart[0, :, 0]
+    clips = rows.double().reshape(len(held), folded, *rows.shape[1:]).sum(1)
+    whose = torch.tensor(held, device=rows.device) % prompts
+    return clips.new_zeros(prompts, *clips.shape[1:]).index_add_(0, whose, clips)
 
 
 def _by_frame(segment: Tensor, frames: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from f3core.attention import own_frame_attention
-from f3core.calls import Partition, SdpaCall, attend_without, partition, sample, sdpa
+from f3core.calls import Partition, SdpaCall, TextCall, attend_without, by_prompt, partition, rows_held, sample, sdpa
 from f3core.clock import Clock, Gate
 from f3core.errors import ProbeError
 from f3core.meta import share_copy
@@ -115,9 +115,8 @@ class Probe:
         self._twins = {index: self._twin(site) for index, site in sites.items() if self._by_twin(site)}
         self._blind = False
         """while a forward runs that is not to be watched"""
-        self._seen: list[tuple[int, Partition, torch.device] | None] = []
-        """calls of the running site: what `_add_text` needs of each that has only text keys, None for others"""
-        self._foregone: dict[Any, list[tuple[int, Partition, torch.device]]] = {}
+        self._seen: list[TextCall | None] = []  # calls of the running site, None for those with other keys than text
+        self._foregone: dict[Any, list[TextCall]] = {}
         """the same of sites whose mass is known without watching, by site and layout"""
         self.cells: dict[tuple[int, int], CellSums] = {}
         self.levels: list[float] = []
@@ -170,8 +169,8 @@ class Probe:
             return forward(*args, **kwargs)
         foregone = self._foregone.get((index, self._layout))
         if foregone is not None:
-            for heads, part, device in foregone:
-                self._add_text(self._cell(index, heads, part, device), part)
+            for heads, part, device, held in foregone:
+                self._add_text(self._cell(index, heads, part, device), part, held)
             return forward(*args, **kwargs)
         watch = _Watch(functools.partial(self._observe, index, site, module))
         with watch:
@@ -205,14 +204,15 @@ class Probe:
             alike = (p for key, p in self._partitions.items() if key[:-1] == cache_key[:-1] and p.equals(part))
             part = self._partitions[cache_key] = next(alike, part)  # sites share what they have in common
         cell = self._cell(index, query.shape[1], part, query.device)
-        self._seen.append((query.shape[1], part, query.device) if part.only_text else None)
+        held = rows_held(site, self._layout, shape)
+        self._seen.append((query.shape[1], part, query.device, held) if part.only_text else None)
         if part.only_text:
-            self._add_text(cell, part)
+            self._add_text(cell, part, held)
         else:
-            cell.queries += part.visual * (self._layout.batch // self._prompts)
-            cell.maps += self._mass(part, call)
+            cell.queries += part.visual * sum(row % self._prompts == 0 for row in held)
+            cell.maps += self._mass(part, call, held)
         if self._target is not None and self._target in site.kinds and not self._by_twin(site):
-            self._add_drift(cell, part, site, module, call, out)
+            self._add_drift(cell, part, site, module, call, out, held)
 
     def _cell(self, index: int, heads: int, part: Partition, device: torch.device) -> CellSums:
         cell = self.cells.get((index, self.step))
@@ -222,24 +222,18 @@ class Probe:
             cell = self.cells[(index, self.step)] = CellSums(zeros, zeros.new_zeros(self._prompts))
         return cell
 
-    def _add_text(self, cell: CellSums, part: Partition) -> None:
+    def _add_text(self, cell: CellSums, part: Partition, held: range) -> None:
         """Where every key is text, all mass is the text's, whatever the attention: it need not be looked at."""
+        times = torch.bincount(torch.tensor(held) % self._prompts, minlength=self._prompts)
+        cell.queries += part.visual * int(times[0])
+        cell.maps[..., part.frames] += times.to(part.by_frame.device)[:, None, None] * part.by_frame
+
+    def _summed(self, rows: Tensor, held: range) -> Tensor:
+        """Of rows [B, ...] of a call that holds the clip rows ``held``: sums by prompt, [P, ...] float64."""
         assert self._layout is not None
-        rows = self._layout.batch // self._prompts
-        cell.queries += part.visual * rows
-        cell.maps[..., part.frames] += part.by_frame * rows
+        return by_prompt(rows, held, self._layout.batch, self._prompts)
 
-    def _by_prompt(self, rows: Tensor) -> Tensor:
-        """Sums over the rows [B, ...] of an attention call, prompt by prompt: [P, ...] float64.
-
-        A clip's rows lie together (frames or pixels folded into the batch), prompts in turn, guidance outermost.
-        """
-        assert self._layout is not None
-        folded = rows.shape[0] // self._layout.batch
-        apart = rows.double().reshape(-1, self._prompts, folded, *rows.shape[1:])
-        return apart.sum((0, 2)) if apart.shape[0] * folded > 1 else apart[0, :, 0]
-
-    def _mass(self, part: Partition, call: SdpaCall) -> Tensor:
+    def _mass(self, part: Partition, call: SdpaCall, held: range) -> Tensor:
         sampled = sample(part, self._stride, self.step)
         query, options = call.at(sampled if self._stride > 1 else None)
         columns = [sdpa(query, call.key, one_hot.expand(*call.key.shape), **options) for one_hot in part.one_hot]
@@ -253,7 +247,7 @@ class Probe:
                 per_frame = by_frame * (part.per_frame * part.frames / len(sampled.positions))
             else:
                 per_frame = torch.matmul(sampled.weights, masses)
-            summed = self._by_prompt(per_frame)  # [P, H, F, used]
+            summed = self._summed(per_frame, held)  # [P, H, F, used]
             total = summed if total is None else torch.cat([total, summed], dim=-1)
         assert total is not None
         return nn.functional.pad(total, (0, part.frames + 1 - part.columns))
@@ -274,11 +268,18 @@ class Probe:
         clock.observe(self._layout)
         delta = (out - twin(*args, **kwargs)).flatten(1, -2)
         cell = self.cells[index, self.step]
-        cell.drifts += self._by_prompt(delta.float().square().sum((1, 2)))
+        cell.drifts += self._summed(delta.float().square().sum((1, 2)), range(self._layout.batch))
         cell.drift_queries += delta.shape[0] * delta.shape[1] / self._prompts
 
     def _add_drift(
-        self, cell: CellSums, part: Partition, site: AttentionSite, module: nn.Module, call: SdpaCall, out: Tensor
+        self,
+        cell: CellSums,
+        part: Partition,
+        site: AttentionSite,
+        module: nn.Module,
+        call: SdpaCall,
+        out: Tensor,
+        held: range,
     ) -> None:
         assert self._target is not None
         stride = max(self._stride, DRIFT_STRIDE)
@@ -295,5 +296,5 @@ class Probe:
                 delta = nn.functional.linear(delta, project.weight)
             else:  # quantised, or with a LoRA
                 delta = project(delta) - project(torch.zeros_like(delta[:1, :1]))
-        cell.drifts += self._by_prompt(delta.float().square().sum((1, 2)))
+        cell.drifts += self._summed(delta.float().square().sum((1, 2)), held)
         cell.drift_queries += delta.shape[0] * delta.shape[1] / self._prompts

@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from f3core.adapter import Adapter
+from f3core.calls import rows_held
 from f3core.errors import ProbeError
-from f3core.probe import Probe
+from f3core.probe import CellSums, Probe
 from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, Layout, Segments
 
 CA, SA, TA = KINDS
 SITE = AttentionSite("transformer", "attn", 0, KINDS, output="to_out")
+VISUAL = 6
+"""tokens of three frames"""
 
 
 class Attention(nn.Module):
@@ -193,6 +196,61 @@ def test_mass_equals_the_explicit_softmax(case: Case) -> None:
     visual = int((case.segments.query.expand(len(case.args[0]), -1) != TEXT).sum())
     assert cell.queries == visual
     assert torch.allclose(cell.map.sum((1, 2)), torch.tensor(float(visual), dtype=torch.float64), rtol=1e-5)
+
+
+class RowByRow(nn.Module):
+    """One attention call a row, of frame tokens over [text; frames], as much text as the row has."""
+
+    def forward(self, tokens: Sequence[Tensor]) -> None:
+        for row in tokens:
+            nn.functional.scaled_dot_product_attention(row[:, :, -VISUAL:], row, row)
+
+
+class RowByRowDenoiser(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = RowByRow()
+
+    def forward(self, level: float, tokens: Sequence[Tensor]) -> None:
+        self.attn(tokens)
+
+
+class ToldByRow(Told):
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
+        return Layout(len(args[1]), 3, 2)
+
+    def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
+        clip = torch.arange(3).repeat_interleave(2)[None]
+        return Segments(clip, torch.cat([torch.full((1, call.keys - VISUAL), TEXT), clip], 1))
+
+
+@pytest.mark.parametrize("target", [TA, CA])
+def test_calls_row_by_row_belong_to_prompts_in_turn(target: AttentionKind) -> None:
+    torch.manual_seed(0)
+    rows = [torch.randn(1, 2, VISUAL + text, 8) for text in (3, 0, 1, 4, 2, 2)]
+    site = AttentionSite("transformer", "attn", 0, KINDS)
+
+    def watched(tokens: Sequence[Tensor], prompts: int) -> CellSums:
+        denoiser = RowByRowDenoiser()
+        probe = Probe(ToldByRow(None), denoiser, {0: site}, prompts=prompts, target=target)
+        with probe.watching(), torch.no_grad():
+            denoiser(9.0, tokens)
+        return probe.cells[0, 0]
+
+    together = watched(rows, prompts=3)
+    for prompt in range(3):
+        alone = watched(rows[prompt::3], prompts=1)
+        assert torch.equal(together.maps[prompt], alone.maps[0])
+        assert torch.equal(together.drifts[prompt], alone.drifts[0])
+        assert together.queries == alone.queries == 2 * VISUAL
+        assert together.drift_queries == alone.drift_queries
+
+
+def test_more_calls_than_rows_are_refused() -> None:
+    layout, site = Layout(2, 3, 2), AttentionSite("transformer", "attn", 0, KINDS)
+    assert rows_held(site, layout, AttentionCall(1, 1, 1, 6, 6)) == range(1, 2)
+    with pytest.raises(ProbeError, match="call 2 holds 1"):
+        rows_held(site, layout, AttentionCall(2, 1, 1, 6, 6))
 
 
 @settings(max_examples=20, deadline=None)
