@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from f3core import cli_plan, cli_studies
+from f3core import cli_adapters, cli_plan, cli_studies
 from f3core.cli_options import (
     AsJson,
     Output,
@@ -177,6 +177,7 @@ app.command()(cli_plan.plan)
 app.command("rank-study")(cli_studies.rank_study)
 app.command()(cli_studies.sweep)
 app.command()(cli_studies.attention)
+app.command()(cli_adapters.inspect)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

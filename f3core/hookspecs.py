@@ -101,3 +101,8 @@ class Hooks:
     def f3core_denoiser_classes(self, source: str) -> Mapping[str, str] | None:
         """Component name to denoiser class name of a model folder or hub id, read without loading weights; None if not
         ours. A hub id is asked for only when the model is about to be loaded."""
+
+    @hookspec(firstresult=True)
+    def f3core_skeletons(self, source: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]] | None:
+        """Class and constructor arguments of every denoiser in a local folder, by component, read from its configs
+        alone; None if not ours. The folder holds a whole model, or one component. Asked for by `f3core inspect`."""

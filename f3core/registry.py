@@ -130,6 +130,11 @@ class Registry:
         found: Mapping[str, str] | None = self._manager.hook.f3core_denoiser_classes(source=source)
         return found
 
+    def skeletons(self, source: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]] | None:
+        """Class and constructor arguments of the denoisers in a folder by component, or None if no plugin knows it."""
+        found: Mapping[str, tuple[Any, Mapping[str, Any]]] | None = self._manager.hook.f3core_skeletons(source=source)
+        return found
+
     def match_adapter(self, class_names: Iterable[str]) -> AdapterEntry:
         """The one adapter for a denoiser, given the class names of its MRO (or its class name alone).
 

@@ -43,6 +43,16 @@ def f3core_denoiser_classes(source: str) -> Mapping[str, str] | None:
         return None
 
 
+@hookimpl
+def f3core_skeletons(source: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]] | None:
+    """A pipeline's folder, or one component's."""
+    try:
+        from f3core_diffusers.folders import skeletons
+    except ImportError:
+        return None
+    return skeletons(Path(source))
+
+
 def _denoisers(index: Any) -> dict[str, str]:
     """Components named transformer* or unet* are denoisers; a pruned one counts as what it was pruned from."""
     found = {}
