@@ -15,6 +15,8 @@ JOINT = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,), CA: (Removal.OMIT,)}
 """text and all frames in one sequence"""
 CASCADED = {TA: (Removal.SELF_ONLY, Removal.DROP), SA: (Removal.DROP, Removal.MASK), CA: (Removal.DROP,)}
 """attention inside frames, to text and over frames, one module each"""
+CHUNKS = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,), CA: (Removal.DROP,)}
+"""the past and a chunk in one sequence, and cross-attention to text"""
 TEXT_ONLY = {CA: (Removal.DROP,)}
 """cross-attention to text; what mixes frames is no softmax attention"""
 
@@ -50,11 +52,13 @@ FAMILIES = [
         JOINT,
         "HunyuanVideo15Transformer3DModel",
     ),
+    _family("helios", "helios:HeliosAdapter", "Helios", CHUNKS, "HeliosTransformer3DModel"),
     _family("i2vgen-xl", "i2vgen_xl:I2VGenXLAdapter", "I2VGen-XL", CASCADED, "I2VGenXLUNet"),
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("latte", "latte:LatteAdapter", "Latte", CASCADED, "LatteTransformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
     _family("sana-video", "sana_video:SanaVideoAdapter", "SANA-Video", TEXT_ONLY, "SanaVideoTransformer3DModel"),
+    _family("mochi", "mochi:MochiAdapter", "Mochi", JOINT, "MochiTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),
     _family("svd", "svd:SVDAdapter", "Stable Video Diffusion", CASCADED, "UNetSpatioTemporalConditionModel"),
     _family("unet3d", "unet3d:UNet3DAdapter", "ModelScope and ZeroScope", CASCADED, "UNet3DConditionModel"),
