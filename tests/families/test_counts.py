@@ -1,6 +1,7 @@
 """MACs of every family's tiny denoiser equal what torch's own counter says, halved (it counts two per MAC).
 
-``TRACED = False`` in a ``tiny_*.py``: ``torch.jit.trace``, by which fvcore counts, cannot trace its denoiser.
+``TRACED = False`` in a ``tiny_*.py``: ``torch.jit.trace``, by which fvcore counts, cannot trace its denoiser, or leaves
+out what it computes and does not use.
 """
 
 from __future__ import annotations

@@ -1,0 +1,71 @@
+"""HunyuanVideo 1.5: ``HunyuanVideo15Transformer3DModel``, joint attention over [all frames; text].
+
+Text are the tokens of two text encoders and those of an image, sorted so that padding comes last; image tokens are
+there without an image too, as padding. The latents of a given first frame are channels of every frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo15
+from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
+from torch import nn
+
+from f3core.segments import argument
+from f3core.sites import Layout
+from f3core_diffusers.arguments import opened
+from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.hunyuan_video import HunyuanLevels
+from f3core_diffusers.patterns import Joint
+from f3core_diffusers.sketch import codec_size
+
+USUAL = (1000, 256, 729)
+"""Tokens that the pipelines give the model, whatever the prompt: of its text, of what is quoted in it, of an image."""
+
+
+def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    """As the pipelines do: left out, the size is that of the model, as wide as the given image or as 16 : 9."""
+    by_pixel = AutoencoderKLHunyuanVideo15.load_config(source, subfolder="vae").get("spatial_compression_ratio", 16)
+    height, width = (call.get(name) for name in ("height", "width"))
+    if height is None or width is None:
+        image = opened(call).get("image")
+        width, height = (16, 9) if image is None else image.size
+        sizes = HunyuanVideo15ImageProcessor(vae_scale_factor=by_pixel)
+        height, width = sizes.calculate_default_height_width(height, width, denoiser.config.target_size)
+    whole = {name: size // by_pixel * by_pixel for name, size in (("height", height), ("width", width))}
+    return codec_size(source, denoiser, {**call, **whole})
+
+
+class HunyuanVideo15Adapter(HunyuanLevels, BlocksAdapter):
+    name = "hunyuan-video-1.5"
+    tells_branches = True
+    stacks = {"transformer_blocks": {"attn": Joint()}}  # noqa: RUF012
+    text = ("encoder_hidden_states", 2)
+    latent_size = staticmethod(_latent_size)
+
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
+        places = (self.text, ("encoder_hidden_states_2", 5), ("image_embeds", 7))
+        text = sum(argument(args, kwargs, *place).shape[1] for place in places)
+        return replace(super().layout(denoiser, args, kwargs), text=text)
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        """``text`` is the number of all tokens but those of frames, shared out as the usual one is."""
+        config = denoiser.config
+        words, quoted, image = USUAL if text is None else (max(1, text * usual // sum(USUAL)) for usual in USUAL)
+        words += 0 if text is None else text - words - quoted - image
+        return {
+            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
+            "timestep": timestep(denoiser, batch).to(denoiser.dtype),
+            "encoder_hidden_states": torch.randn(batch, words, config.text_embed_dim, **like(denoiser)),
+            "encoder_attention_mask": padding_mask(denoiser, batch, words),
+            "encoder_hidden_states_2": torch.randn(batch, quoted, config.text_embed_2_dim, **like(denoiser)),
+            "encoder_attention_mask_2": padding_mask(denoiser, batch, quoted),
+            "image_embeds": torch.randn(batch, image, config.image_embed_dim, **like(denoiser)),
+            "return_dict": False,
+        }
