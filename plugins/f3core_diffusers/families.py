@@ -38,6 +38,7 @@ FAMILIES = [
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
     _family("cosmos", "cosmos:CosmosAdapter", "Cosmos 1.0, Predict2 and 2.5", FULL_3D, "CosmosTransformer3DModel"),
     _family("easyanimate", "easyanimate:EasyAnimateAdapter", "EasyAnimate", JOINT, "EasyAnimateTransformer3DModel"),
+    _family("helios", "helios:HeliosAdapter", "Helios", CHUNKS, "HeliosTransformer3DModel"),
     _family(
         "hunyuan-video",
         "hunyuan_video:HunyuanVideoAdapter",
@@ -52,7 +53,6 @@ FAMILIES = [
         JOINT,
         "HunyuanVideo15Transformer3DModel",
     ),
-    _family("helios", "helios:HeliosAdapter", "Helios", CHUNKS, "HeliosTransformer3DModel"),
     _family("i2vgen-xl", "i2vgen_xl:I2VGenXLAdapter", "I2VGen-XL", CASCADED, "I2VGenXLUNet"),
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("latte", "latte:LatteAdapter", "Latte", CASCADED, "LatteTransformer3DModel"),

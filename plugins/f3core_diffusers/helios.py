@@ -1,0 +1,107 @@
+"""Helios: ``HeliosTransformer3DModel``, which makes a clip chunk by chunk: full 3-D attention over [past; chunk].
+
+Tokens of the past, of given pictures and videos too, lie before the chunk's and pool several frames each. They count as
+text: what a chunk goes on from stays, whatever is pruned. Each chunk is a generation of its own, from noise.
+`HeliosPyramidPipeline`, whose steps are counted by stage and whose stages differ in size, is not run by the commands.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, HeliosPipeline
+from torch import nn
+
+from f3core.adapter import Sketch
+from f3core.segments import text_tokens
+from f3core.sites import AttentionCall, Layout, Removal, Segments
+from f3core_diffusers.arguments import usual_arguments
+from f3core_diffusers.blocks import like
+from f3core_diffusers.patterns import SA, TA, Cross, Joint, visual_tokens
+from f3core_diffusers.shifted import token_shift
+from f3core_diffusers.wan import WanAdapter, latent_size
+
+
+@dataclass(frozen=True)
+class PastAndChunk(Joint):
+    """Self-attention over [past; chunk]."""
+
+    text_first: bool = True
+
+    removals = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,)}  # noqa: RUF012
+
+
+@dataclass(frozen=True)
+class CrossBehindPast(Cross):
+    """Attention from a chunk to text, or from [past; chunk]."""
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        chunk = layout.frames * layout.tokens
+        visual = visual_tokens(self.rows, layout, call.batch, chunk)
+        past = text_tokens(call.queries - chunk)
+        return Segments(torch.cat([past, visual], dim=1), text_tokens(call.keys))
+
+
+def _chunk_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    _, height, width = latent_size(source, denoiser, {**call, "num_frames": 1})
+    return call["num_latent_frames_per_chunk"], height, width
+
+
+class HeliosAdapter(WanAdapter):
+    name = "helios"
+    stacks = {"blocks": {"attn1": PastAndChunk(), "attn2": CrossBehindPast(companions=("norm2",))}}  # noqa: RUF012
+    latent_size = staticmethod(_chunk_size)
+    history: tuple[int, ...] = (16, 2, 1)
+    """latent frames of the past in example inputs, far to near; the clip's first one is added to the near"""
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, (long, mid, near) = denoiser.config, self.history
+        shape = (batch, config.in_channels, frames, height, width)
+        inputs = {
+            "hidden_states": torch.randn(shape, **like(denoiser)),
+            "timestep": torch.full((batch,), 500.0, device=denoiser.device),  # type: ignore[arg-type]
+            "encoder_hidden_states": torch.randn(batch, text or 512, config.text_dim, **like(denoiser)),
+            "return_dict": False,
+        }
+        places = torch.arange(1 + long + mid + near + frames, device=denoiser.device)[None]  # type: ignore[arg-type]
+        first, *past, inputs["indices_hidden_states"] = places.split([1, long, mid, near, frames], dim=1)
+        past[-1] = torch.cat([first, past[-1]], dim=1)
+        for name, indices in zip(("long", "mid", "short"), past, strict=True):
+            its_shape = (*shape[:2], indices.shape[1], *shape[3:])
+            inputs[f"indices_latents_history_{name}"] = indices
+            inputs[f"latents_history_{name}"] = torch.randn(its_shape, **like(denoiser))
+        return inputs
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        return True
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        sigmas = np.linspace(0.999, 0.0, steps + 1)[:-1]
+        scheduler.set_timesteps(steps, sigmas=sigmas, mu=token_shift(scheduler, math.prod(size) // 4))
+        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+
+    def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
+        given = {**usual_arguments(HeliosPipeline), **call}
+        run = copy.copy(self)
+        run.history = tuple(given["history_sizes"])
+        found = super(HeliosAdapter, run).sketch(source, steps=steps, call=call)
+        by_frame = AutoencoderKLWan.load_config(source, subfolder="vae").get("scale_factor_temporal", 4)
+        chunks = max(1, -(-given["num_frames"] // ((given["num_latent_frames_per_chunk"] - 1) * by_frame + 1)))
+        rows, apart = (
+            {
+                name: {kind: tuple(chunks * n for n in runs) for kind, runs in kinds.items()}
+                for name, kinds in of.items()
+            }
+            for of in (found.rows, found.unconditional)
+        )
+        return replace(found, rows=rows, unconditional=apart)
