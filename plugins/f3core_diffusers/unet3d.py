@@ -1,11 +1,13 @@
 """ModelScope and ZeroScope: ``UNet3DConditionModel``. Both attentions of a temporal block are over frames.
 
-Video-to-video pipelines give other first latents, no tokens.
+A video to start from (``VideoToVideoSDPipeline``) is other first latents, no tokens.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -19,6 +21,10 @@ class UNet3DAdapter(UNetAdapter):
         "attentions": {"transformer_blocks": IN_FRAMES},
         "temp_attentions": {"transformer_blocks": OVER_FRAMES},
     }
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        """With a list of generators, a video to start from is taken for as many frames."""
+        return "video" in inspect.signature(type(pipeline).__call__).parameters
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
         first = "transformer_in"

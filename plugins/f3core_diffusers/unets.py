@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from f3core.segments import argument
+from f3core_diffusers.arguments import opened
 from f3core_diffusers.blocks import BlocksAdapter, like, timestep
 from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
+from f3core_diffusers.sketch import codec_size
 
 Transformer = Mapping[str, Mapping[str, Pattern]]
 """Of a transformer: by the name of each of its lists of blocks, the patterns of such a block's attention modules. Block
@@ -27,12 +29,22 @@ OVER_FRAMES = {"attn1": Temporal(("norm1",)), "attn2": Temporal(("norm2",))}
 """of a block in which both attend over frames, position by position"""
 
 
+def unet_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    """As codecs say; a given ``video`` decides what the call does not."""
+    if call.get("video") is not None:
+        video = opened({"video": call["video"]})["video"]
+        width, height = video[0].size
+        call = {"height": height, "width": width, **call, "num_frames": len(video)}
+    return codec_size(source, denoiser, call)
+
+
 class UNetAdapter(BlocksAdapter):
     """``transformers``: by the name of each of a block's lists of transformers, in the order in which they run, what is
     in them. Transformers of one number are one layer."""
 
     components = ("unet",)
     text = ("encoder_hidden_states", 2)
+    latent_size = staticmethod(unet_size)
     transformers: ClassVar[Mapping[str, Transformer]]
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
@@ -44,6 +56,13 @@ class UNetAdapter(BlocksAdapter):
     def latents(self, args: Any, kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
         batch, _, frames, height, width = argument(args, kwargs, "sample", 0).shape
         return batch, frames, height, width
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        """Of a generation that starts from a video, noised with ``strength``, the last ones alone."""
+        found = super().levels(scheduler, steps, call, size)
+        return found[len(found) - min(int(steps * call.get("strength", 1)), steps) :]
 
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None

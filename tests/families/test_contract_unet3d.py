@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import tiny_unet3d
 import torch
+from diffusers import VideoToVideoSDPipeline
 from f3core_diffusers.unet3d import UNet3DAdapter
+from PIL import Image
 from torch import nn
 
 from f3core.contract import example_plan
@@ -45,6 +50,28 @@ def test_a_whole_unet_says_where_its_attention_is() -> None:
         f"down_blocks.0.{name}.1.attn{i}" for name in ("attentions", "temp_attentions") for i in (1, 2)
     ]
     assert layers[3][0].startswith("mid_block.attentions.0")
+
+
+def test_a_video_to_start_from_decides_size_and_steps(tmp_path: Path) -> None:
+    parts = tiny_unet3d.pipeline().components
+    VideoToVideoSDPipeline(**parts).save_pretrained(tmp_path / "model")
+    frames = [Image.effect_noise((16, 8), 90).convert("RGB") for _ in range(5)]
+    frames[0].save(tmp_path / "video.gif", save_all=True, append_images=frames[1:])
+    call = {"video": str(tmp_path / "video.gif"), "strength": 0.6, "guidance_scale": 5.0}
+    adapter = UNet3DAdapter()
+    sketch = adapter.sketch(str(tmp_path / "model"), steps=4, call=call)
+    pipe = adapter.load(str(tmp_path / "model"), dtype=None, device=torch.device("cpu"))
+    seen = []
+    pipe.unet.register_forward_pre_hook(
+        lambda _m, args, kwargs: seen.append((adapter.noise_level(args, kwargs), adapter.layout(_m, args, kwargs))),
+        with_kwargs=True,
+    )
+    clips = adapter.generate(pipe, ["a cat", "a dog"], steps=4, seeds=[0, 1], call=call)
+    assert clips.shape == (2, 5, 3, 8, 16)
+    assert tuple(level for level, _ in seen) == 2 * sketch.levels
+    planned = adapter.layout_of(sketch.denoisers["unet"], sketch.inputs["unet"]["forward"])
+    assert seen[0][1] == replace(planned, batch=2)
+    assert len(sketch.levels) == 2
 
 
 def test_attention_that_is_no_linear_map_is_not_folded() -> None:
