@@ -7,15 +7,18 @@ video, PIA) are no tokens. FreeNoise is not covered: it attends within windows o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from diffusers.models.attention import FreeNoiseTransformerBlock
 from torch import nn
 
+from f3core.errors import ModelError
 from f3core.guidance import take_rows
 from f3core.sites import Layout
 from f3core_diffusers.blocks import like
+from f3core_diffusers.patterns import Pattern
 from f3core_diffusers.unets import IN_FRAMES, OVER_FRAMES, UNetAdapter
 
 TIME_IDS = 6
@@ -29,10 +32,27 @@ class AnimateDiffAdapter(UNetAdapter):
         "motion_modules": {"transformer_blocks": OVER_FRAMES},
     }
 
+    def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+        if any(isinstance(module, FreeNoiseTransformerBlock) for module in denoiser.modules()):
+            raise ModelError(
+                "adapter 'animatediff' cannot prune under FreeNoise, whose attention sees windows of frames; call the "
+                "pipeline's disable_free_noise() first"
+            )
+        return super().layers(denoiser)
+
     def with_denoisers(self, pipeline: Any, denoisers: Mapping[str, nn.Module]) -> Any:
-        """The U-Net holds the motion modules, pruned or not. A pipeline keeps another copy of them, which it would save
-        along and does not run: left out."""
-        return super().with_denoisers(pipeline, {**denoisers, "motion_adapter": None})
+        """The U-Net holds the motion modules, pruned or not. Pipelines keep a copy, which does not run and would be saved
+        along: left out, unless the pipeline (as that of Stable Diffusion XL) does not load without."""
+        spare = {"motion_adapter"} & set(pipeline._optional_components)
+        return super().with_denoisers(pipeline, {**denoisers, **dict.fromkeys(spare)})
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        """A video noised with ``strength`` takes so many steps less, or (``enforce_inference_steps``) smaller ones."""
+        if call.get("enforce_inference_steps"):
+            steps = int(steps / call["strength"])
+        return super().levels(scheduler, steps, call, size)
 
     def take_rows(self, arguments: Any, layout: Layout, rows: range) -> Any:
         """Text, and what a ControlNet adds, come once a frame."""

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import tiny_animatediff
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AnimateDiffSDXLPipeline, AnimateDiffVideoToVideoPipeline, DiffusionPipeline
 from f3core_diffusers.animatediff import AnimateDiffAdapter
+from PIL import Image
 from torch import nn
 
+from f3core.capture import watch_forwards
 from f3core.contract import example_plan
 from f3core.contract_facts import FactsContract
+from f3core.errors import ModelError
 from f3core.meta import share_copy
 from f3core.sites import AttentionKind, Removal
 from f3core.surgery import apply_plan_
@@ -80,6 +83,15 @@ def test_published_models_have_their_size(name: str, images: int, motion: int) -
     assert sum(tensor.numel() for tensor in parameters.values()) - modules == images
 
 
+def test_free_noise_is_refused() -> None:
+    adapter, pipe = AnimateDiffAdapter(), tiny_animatediff.pipeline()
+    pipe.enable_free_noise(context_length=2, context_stride=1)
+    with pytest.raises(ModelError, match=r"disable_free_noise\(\)"):
+        adapter.sites(pipe.unet, "unet")
+    pipe.disable_free_noise()
+    assert adapter.sites(pipe.unet, "unet") == adapter.sites(tiny_animatediff.unet(), "unet")
+
+
 def test_stable_diffusion_xl_is_told_the_size_of_its_images() -> None:
     adapter = AnimateDiffAdapter()
     unet = tiny_animatediff.unet(
@@ -115,3 +127,25 @@ def test_pruned_motion_modules_are_in_no_part_of_the_saved_pipeline(tmp_path: Pa
     loaded = DiffusionPipeline.from_pretrained(tmp_path)
     assert loaded.motion_adapter is None
     assert set(loaded.unet.state_dict()) == set(unet.state_dict())
+
+
+def test_a_motion_adapter_stays_where_the_pipeline_does_not_load_without(tmp_path: Path) -> None:
+    adapter, pipe = AnimateDiffAdapter(), tiny_animatediff.pipeline()
+    words = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    parts = {name: pipe.components[name] for name in ("vae", "unet", "motion_adapter", "scheduler")}
+    adapter.save(adapter.with_denoisers(AnimateDiffSDXLPipeline(**parts, **words), {}), tmp_path)
+    assert DiffusionPipeline.from_pretrained(tmp_path).motion_adapter is not None
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("enforced", [False, True])
+def test_noise_levels_of_a_generation_from_a_video(strength: float, enforced: bool) -> None:
+    adapter = AnimateDiffAdapter()
+    pipe = AnimateDiffVideoToVideoPipeline(**tiny_animatediff.pipeline().components)
+    call = {"strength": strength, "enforce_inference_steps": enforced}
+    video = [Image.new("RGB", (16, 8))] * 3
+    with watch_forwards(adapter, {"unet": pipe.unet}) as seen:
+        adapter.generate(
+            pipe, ["a red cat"], steps=4, seeds=[0], call={"video": video, "height": 8, "width": 16, **call}
+        )
+    assert tuple(level for _, level in seen["unet"].counted) == adapter.levels(pipe.scheduler, 4, call, (3, 4, 8))
