@@ -41,8 +41,8 @@ class AnimateDiffAdapter(UNetAdapter):
         return super().layers(denoiser)
 
     def with_denoisers(self, pipeline: Any, denoisers: Mapping[str, nn.Module]) -> Any:
-        """The U-Net holds the motion modules, pruned or not. Pipelines keep a copy, which does not run and would be saved
-        along: left out, unless the pipeline (as that of Stable Diffusion XL) does not load without."""
+        """The U-Net holds the motion modules, pruned or not. Pipelines keep a copy, which does not run and would be
+        saved along: left out, unless the pipeline (as that of Stable Diffusion XL) does not load without."""
         spare = {"motion_adapter"} & set(pipeline._optional_components)
         return super().with_denoisers(pipeline, {**denoisers, **dict.fromkeys(spare)})
 
