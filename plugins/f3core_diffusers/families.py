@@ -35,6 +35,7 @@ def _family(
 FAMILIES = [
     _family("allegro", "allegro:AllegroAdapter", "Allegro", FULL_3D, "AllegroTransformer3DModel"),
     _family("animatediff", "animatediff:AnimateDiffAdapter", "AnimateDiff", CASCADED, "UNetMotionModel"),
+    _family("chronoedit", "chronoedit:ChronoEditAdapter", "ChronoEdit", FULL_3D, "ChronoEditTransformer3DModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
     _family("cosmos", "cosmos:CosmosAdapter", "Cosmos 1.0, Predict2 and 2.5", FULL_3D, "CosmosTransformer3DModel"),
     _family("easyanimate", "easyanimate:EasyAnimateAdapter", "EasyAnimate", JOINT, "EasyAnimateTransformer3DModel"),
@@ -57,7 +58,15 @@ FAMILIES = [
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("latte", "latte:LatteAdapter", "Latte", CASCADED, "LatteTransformer3DModel"),
     _family("ltx", "ltx:LTXAdapter", "LTX-Video", FULL_3D, "LTXVideoTransformer3DModel"),
+    _family("ltx2", "ltx2:LTX2Adapter", "LTX-2 to 2.5, the video", FULL_3D, "LTX2VideoTransformer3DModel"),
     _family("mochi", "mochi:MochiAdapter", "Mochi", JOINT, "MochiTransformer3DModel"),
+    _family(
+        "motif-video",
+        "motif_video:MotifVideoAdapter",
+        "Motif-Video, text and image to video",
+        {**JOINT, CA: (Removal.OMIT, Removal.DROP)},
+        "MotifVideoTransformer3DModel",
+    ),
     _family("sana-video", "sana_video:SanaVideoAdapter", "SANA-Video", TEXT_ONLY, "SanaVideoTransformer3DModel"),
     _family("skyreels-v2", "skyreels_v2:SkyReelsV2Adapter", "SkyReels-V2", FULL_3D, "SkyReelsV2Transformer3DModel"),
     _family("svd", "svd:SVDAdapter", "Stable Video Diffusion", CASCADED, "UNetSpatioTemporalConditionModel"),

@@ -14,7 +14,6 @@ from torch import nn
 
 from f3core.adapter import Sketch
 from f3core.errors import ModelError
-from f3core.sites import FORWARD
 from f3core_diffusers.arguments import check_call, usual_arguments
 
 if TYPE_CHECKING:
@@ -62,23 +61,20 @@ def sketch(
     text = text or given.get("max_sequence_length")
     levels = adapter.levels(scheduler, steps, given, (frames, height, width))
     rows = adapter.rows(given, guider, len(levels))
-    with torch.device("meta"):
-        inputs = {
-            name: {FORWARD: adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)}
-            for name, denoiser in denoisers.items()
-        }
     boundary = 1000.0 * float(index.get("boundary_ratio") or 0.0)  # of models with one denoiser for either side of it
-    runs = {
-        name: {
-            FORWARD: tuple(
-                number * (len(denoisers) == 1 or (level >= boundary) == (place == 0))
-                for level, number in zip(levels, rows, strict=True)
-            )
-        }
-        for place, name in enumerate(denoisers)
-    }
+    inputs: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in denoisers}
+    runs: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in denoisers}
+    for place, (name, denoiser) in enumerate(denoisers.items()):
+        runs_at = [len(denoisers) == 1 or (level >= boundary) == (place == 0) for level in levels]
+        with torch.device("meta"):
+            example = adapter.example_inputs(denoiser, frames=frames, height=height, width=width, text=text)
+            forwards = adapter.forwards(denoiser, given, example, rows)
+        for arguments, numbers in forwards:
+            kind = adapter.layout_of(denoiser, arguments).kind
+            inputs[name][kind] = arguments
+            runs[name][kind] = tuple(n * runs_now for n, runs_now in zip(numbers, runs_at, strict=True))
     apart = {
-        name: {kind: tuple(n // 2 for n in every) for kind, every in kinds.items()} for name, kinds in runs.items()
+        name: {kind: tuple(n // 2 for n in every) for kind, every in by_kind.items()} for name, by_kind in runs.items()
     }
     return Sketch(denoisers, inputs, levels, runs, apart if adapter.tells_branches else {})
 
@@ -105,9 +101,9 @@ def codec_size(
 ) -> tuple[int, int, int]:
     """Latent size by what the source's ``vae`` says of itself; a codec that compresses time keeps the first frame.
 
-    Sizes that the call leaves to the denoiser are its config's ``sample_frames``, ``sample_height``, ``sample_width``,
-    or ``sample_size`` for both. ``pixels``: what the pipeline wants height and width to be multiples of; ``rounds``:
-    it makes one frame more than a multiple of the codec's compression of any number of frames.
+    Sizes that the call leaves to the denoiser are its config's ``sample_frames`` or ``num_frames``, ``sample_height``,
+    ``sample_width``, or ``sample_size`` for both. ``pixels``: what the pipeline wants height and width to be multiples
+    of; ``rounds``: it makes one frame more than a multiple of the codec's compression of any number of frames.
     """
     library, class_name = DiffusionPipeline.load_config(source)["vae"]
     codec_class = _class_of(library, class_name)
@@ -116,7 +112,7 @@ def codec_size(
     by_frame, by_pixel = (_factor(codec, axis) for axis in ("temporal", "spatial"))
     if by_pixel is None:
         by_pixel = 2 ** (len(codec.config.block_out_channels) - 1)
-    frames = call["num_frames"] or denoiser.config.sample_frames
+    frames = call["num_frames"] or denoiser.config.get("sample_frames") or denoiser.config.num_frames
     if rounds and by_frame and frames % by_frame != 1:
         frames = max(frames // by_frame * by_frame + 1, 1)
     for name in ("height", "width"):
