@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# What pruned models are tested together with is only needed by tests, and slows every start of diffusers.
+TEST_STAMP := $(VENV)/.installed-for-tests
 # Tests of one file or class stay in one process, which makes their models once.
 WORKERS ?= 2
 PARALLEL := --numprocesses $(WORKERS) --dist loadscope
@@ -32,10 +34,10 @@ ranking: $(STAMP)
 	done
 	$(BIN)/python benchmarks/ranking.py $(RANKING:%=runs/ranking_%)
 
-test: $(STAMP)
+test: $(TEST_STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) --cov=f3core --cov-report=term --cov-fail-under=90
 
-test-fast: $(STAMP)
+test-fast: $(TEST_STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: $(STAMP)
@@ -47,6 +49,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[diffusers,zoo,dev]'
 	touch $(STAMP)
+
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[composition]'
+	touch $(TEST_STAMP)
 
 clean:
 	rm -rf $(VENV) build dist
