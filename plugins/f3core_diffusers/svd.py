@@ -16,18 +16,12 @@ from torch import nn
 from f3core.segments import argument
 from f3core_diffusers.blocks import like, timestep
 from f3core_diffusers.patterns import Cross, Rows, Temporal
-from f3core_diffusers.sketch import codec_size
 from f3core_diffusers.unets import IN_FRAMES, UNetAdapter
-
-
-def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
-    return codec_size(source, denoiser, {**call, "num_frames": call["num_frames"] or denoiser.config.num_frames})
 
 
 class SVDAdapter(UNetAdapter):
     name = "svd"
     guidance = "max_guidance_scale"
-    latent_size = staticmethod(_latent_size)
     transformers = {  # noqa: RUF012
         "attentions": {
             "transformer_blocks": IN_FRAMES,
