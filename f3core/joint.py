@@ -7,7 +7,7 @@ what the user chose. Tokens are [B, L, H, D], frame after frame; all that is no 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,11 +23,15 @@ Restricted = Callable[["Span", Attend, Tensor, Tensor, Tensor, "Tensor | None"],
 
 @dataclass(frozen=True)
 class Span:
-    """Where the frames of a call lie: ``frames`` of ``tokens`` each, behind (``text_first``) or before all else."""
+    """Where the frames of a call lie: ``frames`` of ``tokens`` each, behind (``text_first``) or before all else.
+
+    ``varying``: how much text there is follows from values, such as those of a mask.
+    """
 
     frames: int
     tokens: int
     text_first: bool
+    varying: bool = False
 
     def split(self, length: int) -> tuple[slice, slice]:
         """Slices of text and of frames in a sequence. Raises `ModelError` when it is too short to hold all frames."""
@@ -40,6 +44,11 @@ class Span:
         if self.text_first:
             return slice(0, length - visual), slice(length - visual, None)
         return slice(visual, None), slice(0, visual)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether a graph is being compiled that must hold for no text and for some."""
+        return self.varying and torch.compiler.is_compiling()
 
     def segments(self, length: int, device: torch.device) -> Tensor:
         """The segment of each of ``length`` tokens, [length]: `TEXT` or a frame."""
@@ -64,7 +73,7 @@ def own_frame(
 ) -> Tensor:
     """TA gone: frame queries see text and their own frame, softmax renormalised (F3-Pruning, eq. 4); text queries see
     all. O(F·S·(T + S)) work for frames, no mask made."""
-    text, visual = span.split(query.shape[1])
+    _, visual = span.split(query.shape[1])
     key_text, key_visual = span.split(key.shape[1])
 
     def by_frame(tokens: Tensor) -> Tensor:
@@ -74,7 +83,7 @@ def own_frame(
     def with_text(tokens: Tensor) -> Tensor:
         own = by_frame(tokens[:, key_visual])
         shared = tokens[:, key_text]
-        if not shared.shape[1]:
+        if not span.unknown and not shared.shape[1]:
             return own
         shared = shared[:, None].expand(-1, span.frames, *shared.shape[1:]).flatten(0, 1)
         return span.join(shared, own)
@@ -82,19 +91,19 @@ def own_frame(
     within = None if mask is None else _by_frame(mask, span, query.shape[0], query.shape[1], key.shape[1])
     seen = attend(by_frame(query[:, visual]), with_text(key), with_text(value), within)
     seen = seen.reshape(query.shape[0], -1, *seen.shape[2:])
-    return span.join(_text_queries(attend, query[:, text], key, value, _rows(mask, text)), seen)
+    return span.join(_text_queries(span, attend, query, key, value, mask), seen)
 
 
 def without_text(
     span: Span, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
     """CA gone: frame queries see frames alone, softmax renormalised; text queries see all."""
-    text, visual = span.split(query.shape[1])
+    _, visual = span.split(query.shape[1])
     _, kept = span.split(key.shape[1])
     within = _rows(mask, visual)
     within = None if within is None else within[..., kept]
     seen = attend(query[:, visual], key[:, kept], value[:, kept], within)
-    return span.join(_text_queries(attend, query[:, text], key, value, _rows(mask, text)), seen)
+    return span.join(_text_queries(span, attend, query, key, value, mask), seen)
 
 
 def not_own_frame(
@@ -114,8 +123,44 @@ def not_own_frame(
     return attend(query, key, value, joined)
 
 
-def _text_queries(attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor | None:
-    return attend(query, key, value, mask) if query.shape[1] else None
+@dataclass(frozen=True)
+class Woven:
+    """``restricted`` for sequences of ``runs`` of all frames, one run after the other, and nothing else: what they hold
+    of one frame is that frame."""
+
+    restricted: Restricted
+    runs: int
+
+    def __call__(
+        self, span: Span, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        frames, runs = span.frames, self.runs
+
+        def woven(tensor: Tensor, dimension: int = 1) -> Tensor:
+            apart = tensor.unflatten(dimension, (runs, frames, span.tokens))  # type: ignore[no-untyped-call]
+            return _swapped(apart, dimension)
+
+        if mask is not None:
+            mask = woven(mask, mask.ndim - 1)
+            mask = woven(mask, mask.ndim - 2) if mask.ndim == 4 and mask.shape[-2] > 1 else mask
+        whole = replace(span, tokens=runs * span.tokens)
+        seen = self.restricted(whole, attend, woven(query), woven(key), woven(value), mask)
+        return _swapped(seen.unflatten(1, (frames, runs, span.tokens)), 1)  # type: ignore[no-untyped-call]
+
+
+def _swapped(tensor: Tensor, dimension: int) -> Tensor:
+    """``dimension`` and the next one change places, and become one with the next but one."""
+    return tensor.transpose(dimension, dimension + 1).flatten(dimension, dimension + 2)
+
+
+def _text_queries(
+    span: Span, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+) -> Tensor | None:
+    text, visual = span.split(query.shape[1])
+    asking = query[:, text]
+    if span.unknown:  # a frame token asks along, so that the call is never empty
+        return attend(torch.cat([query[:, visual][:, :1], asking], dim=1), key, value, None)[:, 1:]
+    return attend(asking, key, value, _rows(mask, text)) if asking.shape[1] else None
 
 
 def _rows(mask: Tensor | None, queries: slice) -> Tensor | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from f3core.errors import ModelError
-from f3core.joint import Restricted, Span, not_own_frame, own_frame, without_text
+from f3core.joint import Restricted, Span, Woven, not_own_frame, own_frame, without_text
 from f3core.sites import TEXT
 
 sizes = st.fixed_dictionaries(
@@ -95,6 +95,14 @@ def test_not_own_frame_is_dense_attention_without_the_own(size: dict[str, object
     check(not_own_frame, gone, span, batch, kind)
 
 
+@given(sizes, st.integers(1, 3))
+def test_woven_runs_of_a_clip_are_restricted_frame_by_frame(size: dict[str, object], runs: int) -> None:
+    span, batch, kind, of = drawn(size | {"text": 0})
+    same = of.repeat(runs)[:, None] == of.repeat(runs)[None, :]
+    check(Woven(own_frame, runs), ~same, span, batch, kind)
+    check(Woven(not_own_frame, runs), same if span.frames > 1 else ~same, span, batch, kind)
+
+
 def test_segments_say_what_split_splits() -> None:
     assert Span(2, 2, text_first=True).segments(5, torch.device("cpu")).tolist() == [TEXT, 0, 0, 1, 1]
     assert Span(2, 2, text_first=False).segments(5, torch.device("cpu")).tolist() == [0, 0, 1, 1, TEXT]
@@ -105,3 +113,21 @@ def test_a_sequence_too_short_for_the_clip_is_refused(restricted: Restricted) ->
     tokens = torch.randn(1, 5, 2, 4)
     with pytest.raises(ModelError, match=r"attention over 5 tokens .* 3 frames of 2\. Is its sequence split"):
         restricted(Span(3, 2, text_first=False), attend, tokens, tokens, tokens, None)
+
+
+@pytest.mark.parametrize("restricted", [own_frame, without_text, not_own_frame])
+def test_one_graph_holds_whatever_a_mask_leaves_of_the_text(restricted: Restricted) -> None:
+    torch.manual_seed(0)
+    visual, text = torch.randn(1, 6, 2, 8), torch.randn(1, 4, 2, 8)
+    span = Span(3, 2, text_first=False, varying=True)
+
+    def masked(mask: Tensor) -> Tensor:
+        tokens = torch.cat([visual, text[:, torch.nonzero(mask).flatten()]], dim=1)
+        return restricted(span, attend, tokens, tokens, tokens)
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(masked, fullgraph=True, backend="aot_eager")
+    for mask in ([1, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 0]):
+        assert torch.allclose(compiled(torch.tensor(mask)), masked(torch.tensor(mask)), atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

@@ -35,6 +35,7 @@ def _family(
 FAMILIES = [
     _family("allegro", "allegro:AllegroAdapter", "Allegro", FULL_3D, "AllegroTransformer3DModel"),
     _family("animatediff", "animatediff:AnimateDiffAdapter", "AnimateDiff", CASCADED, "UNetMotionModel"),
+    _family("anyflow", "anyflow:AnyFlowAdapter", "AnyFlow", FULL_3D, "AnyFlowTransformer3DModel"),
     _family("chronoedit", "chronoedit:ChronoEditAdapter", "ChronoEdit", FULL_3D, "ChronoEditTransformer3DModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
     _family("cosmos", "cosmos:CosmosAdapter", "Cosmos 1.0, Predict2 and 2.5", FULL_3D, "CosmosTransformer3DModel"),
@@ -77,6 +78,8 @@ FAMILIES = [
 ]
 
 UNSUPPORTED: dict[str, str] = {
+    "AnyFlowFARTransformer3DModel": "its causal self-attention is flex attention under a block mask of a whole clip, "
+    "which takes no other keys, and fills a cache that later chunks read",
     "WanAnimate2Transformer3DModel": "its self-attention runs over padded buffers of a clip and its reference under a "
     "block mask of flex attention, which takes no other keys, and no DiffusionPipeline runs it",
 }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from f3core.clock import Gate
 from f3core.errors import PlanError, ProbeError
 from f3core.folding import value_only
-from f3core.joint import not_own_frame, own_frame, without_text
+from f3core.joint import Woven, not_own_frame, own_frame, without_text
 from f3core.segments import text_tokens
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_diffusers.processors import restricted_call
@@ -102,14 +102,19 @@ class Full3D(Pattern):
 
 @dataclass(frozen=True)
 class Joint(Pattern):
-    """Text and all frames in one sequence, queries and keys alike; ``text_first`` or last. Padding counts as text."""
+    """Text and all frames in one sequence, queries and keys alike; ``text_first`` or last. Padding counts as text.
+
+    ``row_by_row``: every row is a call of its own, with as much text as a mask leaves it.
+    """
 
     text_first: bool = False
+    row_by_row: bool = False
 
     kinds = (CA, SA, TA)
     removals = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,), CA: (Removal.OMIT,)}  # noqa: RUF012
 
     def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        layout = replace(layout, batch=1) if self.row_by_row else layout
         rows = Rows.CLIP if call.batch <= layout.batch else Rows.FRAME  # frame by frame once pruned
         query, key = (self._sequence(rows, layout, call.batch, length) for length in (call.queries, call.keys))
         return Segments(query, key)
@@ -125,7 +130,25 @@ class Joint(Pattern):
 
     def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
         kept = {TA: own_frame, SA: not_own_frame, CA: without_text}[target]
-        return restricted_call(module, gate, kept, joint=True, text_first=self.text_first)
+        return restricted_call(module, gate, kept, joint=True, text_first=self.text_first, varying=self.row_by_row)
+
+
+@dataclass(frozen=True)
+class Paired(Pattern):
+    """All frames twice in one sequence, queries and keys alike: what a decoder makes of them, then what it reads."""
+
+    kinds = (SA, TA)
+    removals = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,)}  # noqa: RUF012
+
+    def segments(self, layout: Layout, call: AttentionCall) -> Segments:
+        rows = Rows.CLIP if call.batch <= layout.batch else Rows.FRAME  # frame by frame once pruned
+        one = visual_tokens(rows, layout, call.batch, call.queries // 2)
+        both = torch.cat([one, one], dim=1)
+        return Segments(both, both)
+
+    def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
+        kept = Woven({TA: own_frame, SA: not_own_frame}[target], runs=2)
+        return restricted_call(module, gate, kept, joint=True)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -19,6 +21,9 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
+    T5Gemma2Encoder,
+    T5Gemma2EncoderConfig,
+    T5Gemma2TextConfig,
 )
 
 WORDS = ("a", "red", "green", "cat", "dog", "runs", "sleeps", "left", "right")
@@ -106,3 +111,23 @@ def gemma(width: int = 8) -> Gemma2Model:
     return Gemma2Model(
         Gemma2Config(vocab_size=size, pad_token_id=0, bos_token_id=1, eos_token_id=1, **sizes, **heads)
     ).eval()
+
+
+def t5gemma2(width: int = 8) -> T5Gemma2Encoder:
+    """A T5Gemma 2 encoder whose embeddings have ``width`` channels; its vision is there and as small as can be."""
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {"vocab_size": len(SPECIAL) + len(WORDS), "layer_types": ["full_attention"], "head_dim": 4}
+    text = T5Gemma2TextConfig(**sizes, **words, num_key_value_heads=1, bos_token_id=1, dropout_rate=0.0)
+    sight = {"model_type": "siglip_vision_model", **sizes, "image_size": 32, "patch_size": 16}
+    return T5Gemma2Encoder(T5Gemma2EncoderConfig(text_config=text, vision_config=sight, mm_tokens_per_image=4)).eval()
+
+
+def gemma3(width: int = 8) -> Gemma3ForConditionalGeneration:
+    """A Gemma 3 of one layer whose text states have ``width`` channels; its vision is as small as can be."""
+    size = len(SPECIAL) + len(WORDS)
+    words = {"vocab_size": size, "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4}
+    sight = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    seen = {**sight, "image_size": 8, "patch_size": 4}
+    config = Gemma3Config(text_config={**words, **heads}, vision_config=seen, mm_tokens_per_image=4)
+    return Gemma3ForConditionalGeneration(config).eval()

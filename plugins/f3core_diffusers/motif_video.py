@@ -1,0 +1,63 @@
+"""Motif-Video: ``MotifVideoTransformer3DModel``, joint attention over [all frames; text], with or without an attention
+from frames to text behind it, in blocks of two streams and then of one.
+
+The last blocks may be a decoder, whose frames attend to [themselves; the frames of the blocks before it] and to no
+text. Image tokens (I2V) are text; the latents of a given first frame are channels of every frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core.sites import Layout
+from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.patterns import Cross, Joint, Paired, Pattern
+from f3core_diffusers.shifted import shifted_levels
+
+PATCH = 2
+"""Latent rows and columns of a token in all published models, by the number of which noise levels are shifted"""
+
+
+class MotifVideoAdapter(BlocksAdapter):
+    name = "motif-video"
+    tells_branches = True
+    text = ("encoder_hidden_states", 2)
+
+    def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+        config = denoiser.config
+        decoded = config.num_single_layers - config.num_decoder_layers
+        for number in range(config.num_layers):
+            crossed = {"cross_attn": Cross()} if config.enable_text_cross_attention_dual else {}
+            yield f"transformer_blocks.{number}", {"attn": Joint(), **crossed}
+        for number in range(config.num_single_layers):
+            crossed = {"cross_attn": Cross()} if config.enable_text_cross_attention_single else {}
+            encoder, decoder = {"attn": Joint(output=None), **crossed}, {"attn": Paired(output=None)}
+            yield f"single_transformer_blocks.{number}", encoder if number < decoded else decoder
+
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
+        found = super().layout(denoiser, args, kwargs)
+        image = kwargs.get("image_embeds", args[4] if len(args) > 4 else None)
+        return found if image is None else replace(found, text=found.text + image.shape[1])
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        frames, height, width = size
+        return shifted_levels(scheduler, steps, (frames, height // PATCH, width // PATCH))
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, text = denoiser.config, text or 512
+        return {
+            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
+            "encoder_attention_mask": padding_mask(denoiser, batch, text).bool(),
+            "return_dict": False,
+        }
