@@ -39,6 +39,9 @@ class Restriction:
     joint: bool
     """text in the same sequence"""
 
+    varying: bool = False
+    """`Span.varying`"""
+
     def at(self, length: int, options: dict[str, Any]) -> tuple[Span, dict[str, Any]]:
         """Where the frames lie in rows of ``length`` tokens, and the options of the call.
 
@@ -46,7 +49,7 @@ class Restriction:
         Raises `ModelError` where they do not.
         """
         clock = self.gate.clock
-        span = Span(clock.frames, 1 if self.one_token else clock.tokens, self.text_first)
+        span = Span(clock.frames, 1 if self.one_token else clock.tokens, self.text_first, self.varying)
         if options.get("parallel_config") is None:
             return span, options
         if self.joint or self.restricted is not own_frame or length % span.tokens:
@@ -171,14 +174,16 @@ def restricted_call(
     joint: bool = False,
     text_first: bool = False,
     one_token: bool = False,
+    varying: bool = False,
 ) -> nn.Module:
     """Restrict the attention call of an attention module's processor to what ``restricted`` keeps.
 
     Text in the same sequence (``joint``) lies behind the frames, or (``text_first``) before them; ``one_token``: a row
-    holds one position of each frame.
+    holds one position of each frame; ``varying`` is `Span.varying`, of calls without a mask.
     Raises `PlanError` where its processor makes no call that could be restricted.
     """
     chosen = vars(module).pop("processor")
-    become_(module, _RestrictedCall, f3_restriction=Restriction(gate, restricted, text_first, one_token, joint))
+    restriction = Restriction(gate, restricted, text_first, one_token, joint, varying)
+    become_(module, _RestrictedCall, f3_restriction=restriction)
     module.processor = chosen
     return module

@@ -1,0 +1,51 @@
+"""Mochi: ``MochiTransformer3DModel``, joint attention over [all frames; text], row by row.
+
+Padding takes no part in attention: each row is a call of its own, as long as its prompt makes it. Without values (on
+meta) every text token counts as one of a prompt, so that MACs are those of prompts that fill the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+from torch import nn
+
+from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.patterns import Joint
+
+NOISELESS = 1000.0
+"""the timestep of a clean clip; that of noise is 0"""
+THRESHOLD = 0.025
+"""the share of noise that the pipeline removes in its evenly spaced first half of the steps"""
+
+
+class MochiAdapter(BlocksAdapter):
+    name = "mochi"
+    timestep_at = 2
+    stacks = {"transformer_blocks": {"attn1": Joint(row_by_row=True)}}  # noqa: RUF012
+    usual_call = {"height": 480, "width": 848}  # noqa: RUF012
+
+    def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+        return NOISELESS - super().noise_level(args, kwargs)
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        scheduler.set_timesteps(sigmas=np.array(linear_quadratic_schedule(steps, THRESHOLD)))
+        return tuple(NOISELESS - float(t) for t in scheduler.timesteps)
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, text = denoiser.config, text or denoiser.config.max_sequence_length
+        return {
+            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
+            "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
+            "timestep": timestep(denoiser, batch),
+            "encoder_attention_mask": padding_mask(denoiser, batch, text).bool(),
+            "return_dict": False,
+        }
