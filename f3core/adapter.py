@@ -138,6 +138,10 @@ class Adapter(ABC):
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
         """Which segment every query and key of an attention call at ``site`` belongs to."""
 
+    def attends(self, site: AttentionSite, layout: Layout) -> bool:
+        """Whether attention is computed at ``site`` in a forward of ``layout``; a model may skip it in some forwards."""
+        return True
+
     @abstractmethod
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         """The timestep value of a forward with these arguments: high is noisy. May read tensor values."""

@@ -177,7 +177,7 @@ class Probe:
             out = forward(*args, **kwargs)
         if self._by_twin(site):
             self._add_twin_drift(index, out, *args, **kwargs)
-        if not watch.calls:
+        if self._layout and not watch.calls and self._adapter.attends(site, self._layout):
             raise ProbeError(
                 f"{site.fqn} ran without calling scaled_dot_product_attention; set the native attention backend, "
                 "or let the adapter's `observable` do it"

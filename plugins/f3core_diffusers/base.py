@@ -161,6 +161,13 @@ class DiffusersAdapter(Adapter):
             return guided_rows(guider, steps)
         return (2 if self.guidance_of(given) > 1 else 1,) * steps
 
+    def forwards(
+        self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]
+    ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
+        """The forwards of a generation with all these arguments, of one clip: the arguments of each and its rows at
+        each step. ``inputs`` and ``rows``: those of the guided forward, all there is where it is not overridden."""
+        return [(inputs, rows)]
+
     def save(self, pipeline: Any, folder: Path) -> None:
         with _without_bars():
             pipeline.save_pretrained(folder, safe_serialization=True)

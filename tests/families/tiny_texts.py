@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     T5Config,
     T5EncoderModel,
     T5Gemma2Encoder,
@@ -131,3 +133,9 @@ def gemma3(width: int = 8) -> Gemma3ForConditionalGeneration:
     seen = {**sight, "image_size": 8, "patch_size": 4}
     config = Gemma3Config(text_config={**words, **heads}, vision_config=seen, mm_tokens_per_image=4)
     return Gemma3ForConditionalGeneration(config).eval()
+
+
+def siglip_vision(width: int = 8) -> SiglipVisionModel:
+    """A SigLIP picture encoder of 729 tokens, as its usual ones have, with ``width`` channels."""
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return SiglipVisionModel(SiglipVisionConfig(image_size=27, patch_size=1, **sizes)).eval()

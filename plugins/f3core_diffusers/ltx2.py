@@ -1,0 +1,140 @@
+"""LTX-2 to 2.5, the video stream: ``LTX2VideoTransformer3DModel``, full 3-D self-attention and text cross-attention.
+
+Audio is a stream of its own. Its self- and text attention, and attention between it and the video, relate no frames to
+frames: they are no sites, stay as they are, and count in the total of MACs alone. Given frames (I2V) replace latents of
+theirs; condition and reference tokens beside the frames are refused, as LTX-Video's are.
+
+Beside the guided forward a step may run a perturbed one (in some blocks self-attention leaves values as they are) and
+one whose streams do not hear each other. They cost less and are kinds of their own, which are weighed alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core.segments import argument
+from f3core.sites import FORWARD, AttentionSite, Layout
+from f3core_diffusers.arguments import usual_arguments
+from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.ltx import packed_size
+from f3core_diffusers.patterns import Cross, Full3D, Pattern
+from f3core_diffusers.shifted import shifted_levels
+
+FRAME_RATE = 24.0
+"""frames a second, where a generation says no other"""
+
+
+@dataclass(frozen=True)
+class LTX2Layout(Layout):
+    """Of a forward that is ``perturbed`` in some blocks, or in which streams are ``isolated``, or neither."""
+
+    perturbed: tuple[int, ...] = ()
+    isolated: bool = False
+
+    @property
+    def kind(self) -> str:
+        """ "forward", "perturbed" or "isolated"."""
+        return "perturbed" if self.perturbed else "isolated" if self.isolated else FORWARD
+
+
+class LTX2Adapter(BlocksAdapter):
+    name = "ltx2"
+    several_kinds = True
+    timestep_at = 4
+    stacks = {  # noqa: RUF012
+        "transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross(companions=("norm2",))}
+    }
+    text = ("encoder_hidden_states", 2)
+    usual_call = {"num_frames": 121}  # noqa: RUF012
+
+    def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
+        """Heads that are gated (2.3 on) are not mapped by W_o as attention left them."""
+        for block, patterns in super().layers(denoiser):
+            gated = {name: replace(pattern, output=None) for name, pattern in patterns.items()}
+            yield block, gated if denoiser.config.gated_attn else patterns
+
+    def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
+        return argument(args, kwargs, "hidden_states", 0).shape[0], *packed_size(args, kwargs, 10)
+
+    def patch(self, denoiser: nn.Module) -> tuple[int, int, int]:
+        return 1, 1, 1  # latents are packed before the forward, which is told numbers of tokens
+
+    def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> LTX2Layout:
+        found = super().layout(denoiser, args, kwargs)
+        isolated, blocks = (
+            kwargs.get(name, args[place] if len(args) > place else None)
+            for name, place in (("isolate_modalities", 17), ("spatio_temporal_guidance_blocks", 18))
+        )
+        perturbed = tuple(blocks or ()) if denoiser.config.perturbed_attn else ()
+        return LTX2Layout(found.batch, found.frames, found.tokens, found.text, perturbed, bool(isolated))
+
+    def attends(self, site: AttentionSite, layout: Layout) -> bool:
+        assert isinstance(layout, LTX2Layout)
+        return not (site.path.endswith(".attn1") and site.index in layout.perturbed)
+
+    def levels(
+        self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
+    ) -> tuple[float, ...]:
+        return shifted_levels(scheduler, steps, size)
+
+    def guidance_of(self, given: Mapping[str, Any]) -> float:
+        """Guidance of either stream guides both."""
+        return max(float(given.get(name) or 1.0) for name in ("guidance_scale", "audio_guidance_scale"))
+
+    def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
+        """What the guided forward's rows weigh in the video; its conditional ones lead away from the further ones."""
+        given = {**usual_arguments(type(pipeline)), **call}
+        if self.guidance_of(given) <= 1:
+            return (1.0,)
+        scale, further = float(given["guidance_scale"]), given["stg_scale"] + given["modality_scale"] - 1
+        return 1 - scale, scale + float(further)
+
+    def forwards(
+        self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]
+    ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
+        once, heard = (1,) * len(rows), _heard(denoiser, given["num_frames"] / given["frame_rate"])
+        audio = torch.randn(1, heard, denoiser.config.audio_in_channels, **like(denoiser))
+        inputs = {**inputs, "audio_hidden_states": audio, "audio_num_frames": heard}
+        found = [(inputs, rows)]
+        if max(given["stg_scale"], given["audio_stg_scale"] or 0.0) > 0:
+            blocks = given["spatio_temporal_guidance_blocks"]
+            found.append(({**inputs, "spatio_temporal_guidance_blocks": blocks}, once))
+        if max(given["modality_scale"], given["audio_modality_scale"] or 1.0) > 1:
+            found.append(({**inputs, "isolate_modalities": True}, once))
+        return found
+
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        config, text = denoiser.config, text or 1024
+        heard = _heard(denoiser, ((frames - 1) * config.vae_scale_factors[0] + 1) / FRAME_RATE)
+        projected = config.use_prompt_embeddings
+        channels = config.caption_channels if projected else config.cross_attention_dim
+        audio_channels = config.caption_channels if projected else config.audio_cross_attention_dim
+        noise = timestep(denoiser, batch)
+        return {
+            "hidden_states": torch.randn(batch, frames * height * width, config.in_channels, **like(denoiser)),
+            "audio_hidden_states": torch.randn(batch, heard, config.audio_in_channels, **like(denoiser)),
+            "encoder_hidden_states": torch.randn(batch, text, channels, **like(denoiser)),
+            "audio_encoder_hidden_states": torch.randn(batch, text, audio_channels, **like(denoiser)),
+            "timestep": noise,
+            "sigma": noise,
+            "encoder_attention_mask": padding_mask(denoiser, batch, text),
+            "audio_encoder_attention_mask": padding_mask(denoiser, batch, text),
+            "num_frames": frames,
+            "height": height,
+            "width": width,
+            "audio_num_frames": heard,
+            "return_dict": False,
+        }
+
+
+def _heard(denoiser: nn.Module, seconds: float) -> int:
+    """Audio tokens of a clip so long."""
+    config = denoiser.config
+    return round(seconds * config.audio_sampling_rate / config.audio_hop_length / config.audio_scale_factor)
