@@ -2,7 +2,7 @@
 
 Tokens of the past, of given pictures and videos too, lie before the chunk's and pool several frames each. They count as
 text: what a chunk goes on from stays, whatever is pruned. Each chunk is a generation of its own, from noise.
-`HeliosPyramidPipeline`, whose steps are counted by stage and whose stages differ in size, is not run by the commands.
+`HeliosPyramidPipeline`, whose steps are told by stage and whose stages differ in size, is not run by the commands.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from diffusers import AutoencoderKLWan, HeliosPipeline
 from torch import nn
 
 from f3core.adapter import Sketch
+from f3core.errors import ModelError
 from f3core.segments import text_tokens
 from f3core.sites import AttentionCall, Layout, Removal, Segments
 from f3core_diffusers.arguments import usual_arguments
+from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.blocks import like
 from f3core_diffusers.patterns import SA, TA, Cross, Joint, visual_tokens
 from f3core_diffusers.shifted import token_shift
@@ -48,6 +50,15 @@ class CrossBehindPast(Cross):
         return Segments(torch.cat([past, visual], dim=1), text_tokens(call.keys))
 
 
+def _check(pipeline_class: str) -> None:
+    """Raises `ModelError` for the pipeline that cannot be run."""
+    if "Pyramid" in pipeline_class:
+        raise ModelError(
+            f"{pipeline_class} takes its steps by stages of several sizes, which no spec can tell; make a plan with "
+            "HeliosPipeline, and prune by f3core.apply_plan_(pipeline.transformer, plan, adapter, 'transformer')"
+        )
+
+
 def _chunk_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
     _, height, width = latent_size(source, denoiser, {**call, "num_frames": 1})
     return call["num_latent_frames_per_chunk"], height, width
@@ -71,7 +82,7 @@ class HeliosAdapter(WanAdapter):
             "encoder_hidden_states": torch.randn(batch, text or 512, config.text_dim, **like(denoiser)),
             "return_dict": False,
         }
-        places = torch.arange(1 + long + mid + near + frames, device=denoiser.device)[None]  # type: ignore[arg-type]
+        places = torch.arange(1 + long + mid + near + frames, device=denoiser.device)[None]  # type: ignore[call-overload]
         first, *past, inputs["indices_hidden_states"] = places.split([1, long, mid, near, frames], dim=1)
         past[-1] = torch.cat([first, past[-1]], dim=1)
         for name, indices in zip(("long", "mid", "short"), past, strict=True):
@@ -80,8 +91,16 @@ class HeliosAdapter(WanAdapter):
             inputs[f"latents_history_{name}"] = torch.randn(its_shape, **like(denoiser))
         return inputs
 
+    def generate(self, pipeline: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        _check(type(pipeline).__name__)
+        return super().generate(pipeline, *args, **kwargs)
+
     def one_by_one(self, pipeline: Any) -> bool:
         return True
+
+    def as_run_by(self, index: Mapping[str, Any]) -> DiffusersAdapter:
+        _check(str(index["_class_name"]))
+        return self
 
     def levels(
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]

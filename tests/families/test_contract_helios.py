@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import tiny_helios
 import torch
 from f3core_diffusers.helios import HeliosAdapter
 from torch import nn
 
+from f3core.errors import ModelError
 from f3core.sites import AttentionCall
 from f3core.testing import AdapterContract
 
@@ -26,3 +28,13 @@ def test_the_past_counts_as_text_wherever_it_asks() -> None:
     asked = adapter.segments(within, layout, AttentionCall(0, 1, 2, 50, 50)).query
     assert torch.equal(asked, adapter.segments(to_text, layout, AttentionCall(0, 1, 2, 50, 7)).query)
     assert asked[0].tolist() == [-1] * 32 + [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_a_pyramid_is_refused_before_it_runs() -> None:
+    class HeliosPyramidPipeline:
+        pass
+
+    with pytest.raises(ModelError, match="takes its steps by stages of several sizes"):
+        HeliosAdapter().generate(HeliosPyramidPipeline(), ["a cat"], steps=2, seeds=[0], call={})
+    with pytest.raises(ModelError, match="make a plan with HeliosPipeline"):
+        HeliosAdapter().as_run_by({"_class_name": "HeliosPyramidPipeline"})
