@@ -93,19 +93,25 @@ def keys_of(trace: Trace) -> set[Key]:
 
 
 def measure(skeleton: Skeleton, chosen: Chosen, sizes: Mapping[str, int]) -> tuple[dict[Key, CallShape], list[str]]:
-    """The shape of every call, by what it is at ``sizes``, from forwards in which one size is doubled at a time; and
+    """The shape of every call, by what it is at ``sizes``, from forwards in which one size is another at a time; and
     notes on sizes that could not be. Raises what a forward at ``sizes`` raises."""
     model = skeleton.build(sizes)
     runs = [(sizes, _lengths(model, chosen, sizes))]
     notes = []
     for letter, word in LETTERS.items():
-        doubled = {**sizes, letter: 2 * sizes[letter]}
-        try:
-            model = skeleton.build(doubled) if skeleton.tied else model
-            runs.append((doubled, _lengths(model, chosen, doubled)))
-        except Exception as error:  # a model that takes one size only says so in its own way
+        problem: Exception | None = None
+        for other in (2 * sizes[letter], sizes[letter] + 4):  # some take 4n + 1 frames only
+            changed = {**sizes, letter: other}
+            try:
+                model = skeleton.build(changed) if skeleton.tied else model
+                runs.append((changed, _lengths(model, chosen, changed)))
+                break
+            except Exception as error:  # a model that takes one size only says so in its own way
+                problem = problem or error
+        else:
             notes.append(
-                f"{letter} ({word}) could not be varied, so no formula has it: {type(error).__name__}: {error}"
+                f"{letter} ({word}) could not be varied, so what depends on it is not told, and proposals may be wrong: "
+                f"{type(problem).__name__}: {problem}"
             )
     at = [size for size, _ in runs]
     return {

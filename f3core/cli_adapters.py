@@ -24,6 +24,10 @@ Input = Annotated[
         "--input", metavar="NAME=VALUE", help="Argument of the forward, e.g. hidden_states=B,16,F,H,W or num_frames=F."
     ),
 ]
+Size = Annotated[
+    list[str] | None,
+    typer.Option("--size", metavar="LETTER=N", help="What a letter of --input is at first, e.g. F=9; it then varies."),
+]
 
 
 def inspect(
@@ -32,6 +36,7 @@ def inspect(
     ],
     config: Config = None,
     inputs: Input = None,
+    sizes: Size = None,
     real: Annotated[
         bool, typer.Option("--real", help="Compute, with random weights; for a small model whose forward needs values.")
     ] = False,
@@ -44,12 +49,12 @@ def inspect(
     latent frames, latent rows and columns, and text tokens.
     """
     changed = {name: _yaml(f"--config {name}={text}", text) for name, text in _pairs("--config", config)}
-    given = dict(_pairs("--input", inputs))
+    given, at = dict(_pairs("--input", inputs)), _sizes(sizes)
     denoisers = _denoisers(model)
     from f3core import inspect_model, inspect_text
 
     found = {
-        name: inspect_model.inspect_class(model_class, {**arguments, **changed}, given, real=real)
+        name: inspect_model.inspect_class(model_class, {**arguments, **changed}, given, sizes=at, real=real)
         for name, (model_class, arguments) in denoisers.items()
     }
     show(
@@ -84,6 +89,15 @@ def _pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:
         if not (name and equals and value):
             raise SpecError(f"{option} {name}{equals}{value}: write it as NAME=VALUE")
     return [(name, value) for name, _, value in parted]
+
+
+def _sizes(texts: list[str] | None) -> dict[str, int]:
+    """Sizes by letter. Raises `SpecError` for what is none."""
+    pairs = _pairs("--size", texts)
+    for letter, text in pairs:
+        if letter not in tuple("BFHWT") or not text.isdigit() or not int(text):
+            raise SpecError(f"--size {letter}={text}: write it as LETTER=N with one of B, F, H, W, T and N above 0")
+    return {letter: int(text) for letter, text in pairs}
 
 
 def _yaml(where: str, text: str) -> Any:

@@ -21,6 +21,8 @@ from f3core.input_values import GRAMMAR, value_of
 from f3core.tracing import Trace, trace_forward
 
 MOST_TRIES = 100
+FEW_TRIES = 30
+"""for a model with few layers, in whose place the whole one can be tried"""
 Chosen = dict[str, str | None]
 """By argument its value in the language of ``--input``; None: left out"""
 
@@ -36,9 +38,14 @@ class _Try:
 
 
 def find_inputs(
-    model: nn.Module, config: Mapping[str, Any], given: Mapping[str, str], sizes: Mapping[str, int]
+    model: nn.Module,
+    config: Mapping[str, Any],
+    given: Mapping[str, str],
+    sizes: Mapping[str, int],
+    *,
+    tries: int = MOST_TRIES,
 ) -> Chosen:
-    """Arguments with which ``model`` of this ``config`` runs at ``sizes``, those ``given`` among them.
+    """Arguments with which ``model`` of this ``config`` runs at ``sizes``, those ``given`` among them, after at most ``tries``.
 
     Best first: next are the neighbours of the choice that came furthest in the model, those of the fewest changes to
     the likeliest values first, and of these those that change what the failing statement names. Raises `ModelError`
@@ -54,7 +61,7 @@ def find_inputs(
     queue = [(0, 0, False, next(order), (0,) * len(names))]
     tried: set[tuple[int, ...]] = set()
     failed: list[_Try] = []
-    while queue and len(failed) < MOST_TRIES:
+    while queue and len(failed) < tries:
         *_, places = heapq.heappop(queue)
         if places in tried:
             continue

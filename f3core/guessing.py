@@ -57,7 +57,7 @@ class _Facts:
     def videos(self, *keys: str) -> list[str]:
         """Videos with as many channels as the config says under ``keys``, or its usual ones, or the first layer."""
         packed = ["B,F*H*W,{}", "B*F,{},H,W"] if "num_frames" in self.parameters else []
-        layouts = [*packed, "B,{},F,H,W", "B,F,{},H,W", "B,F,H,W,{}", "B,{},F-1,H,W"]
+        layouts = [*packed, "B,{},F,H,W", "B,F,{},H,W", "B,F,H,W,{}"]
         channels = dict.fromkeys([*self.widths(keys), *self.widths(_CHANNELS), *self.first])
         return [layout.format(width) for width in channels for layout in layouts]
 
@@ -78,6 +78,12 @@ def _tokens(count: object, keys: Sequence[str], *, pooled: bool = False) -> _Gue
 def _text(facts: _Facts) -> list[str]:
     """Text a clip, or a frame."""
     return [f"{rows},T,{width}" for width in facts.widths(_TEXT) for rows in ("B", "B*F")]
+
+
+def _control(facts: _Facts) -> list[str]:
+    """A second video; where the first frame of the first is a given one, it may lack that."""
+    videos = facts.videos(*_CONTROL)
+    return [*videos, *(video.replace(",F,", ",F-1,") for video in videos)]
 
 
 def _pixels(facts: _Facts) -> list[str]:
@@ -113,7 +119,7 @@ _RULES: tuple[tuple[str, _Guess], ...] = (
     (r"guidance|fps|motion_score|\w*_scale", _fixed("B,", "long(B)", "1")),
     (r"added_time_ids", _time_ids),
     (r"image_latents", _Facts.videos),
-    (r"(control|pose|inpaint)_(hidden_states|latents)", lambda facts: facts.videos(*_CONTROL)),
+    (r"(control|pose|inpaint)_(hidden_states|latents)", _control),
     (r"\w*pixel_values", _pixels),
     (r"visual_rope_pos", _fixed("[arange(F),arange(H//2),arange(W//2)]", "[arange(F),arange(H),arange(W)]")),
     (r"text_rope_pos", _fixed("arange(T)")),

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from torch import nn
 
-from f3core.call_shapes import Call, CallShape, Key, calls_by_module, keys_of, measure, pattern
+from f3core.call_shapes import CallShape, Key, calls_by_module, keys_of, measure, pattern
 from f3core.errors import ModelError
-from f3core.first_forward import arguments, find_inputs
+from f3core.first_forward import FEW_TRIES, arguments, find_inputs
 from f3core.sites import AttentionKind, Removal
 from f3core.skeleton import Skeleton
 from f3core.token_roles import Role, role
-from f3core.tracing import Trace, trace_forward
+from f3core.tracing import Trace, TracedCall, trace_forward
 
 BASE = {"B": 2, "F": 6, "H": 8, "W": 24, "T": 11}
 """no usual number of channels among frames, so that a tensor of another layout does not fit by chance"""
@@ -92,33 +93,35 @@ def inspect_class(
     config: Mapping[str, object] | None = None,
     inputs: Mapping[str, str] | None = None,
     *,
+    sizes: Mapping[str, int] | None = None,
     real: bool = False,
 ) -> Inspection:
     """Trace ``model_class(**config)`` and propose sites.
 
-    ``inputs``: values of the forward's arguments that are not to be guessed, in the language of ``--input``. ``real``:
+    ``inputs``: values of the forward's arguments that are not to be guessed, in the language of ``--input``. ``sizes``:
+    what its letters are at first, where not as in `BASE`; each is then doubled on its own. ``real``:
     compute with random weights, for a model whose forward depends on values; it must be small then. Raises
     `ModelError` when it cannot be built or run, or has no attention, and `SpecError` for wrong arguments.
     """
+    base = {**BASE, **(sizes or {})}
     whole = Skeleton(model_class, dict(config or {}), real=real).checked()
-    few = whole.shallow() or whole
-    try:
-        chosen = find_inputs(few.build(BASE), few.config, inputs or {}, BASE)
-    except ModelError:
-        if few is whole:
-            raise
-        few = whole  # a model may have parts that only come with more layers
-        chosen = find_inputs(few.build(BASE), few.config, inputs or {}, BASE)
-    shapes, notes = measure(few, chosen, BASE)
+    few, given = whole.shallow(), inputs or {}
+    chosen = None
+    if few is not None:
+        with suppress(ModelError):  # parts of a model may only come with more layers
+            chosen = find_inputs(few.build(base), few.config, given, base, tries=FEW_TRIES)
+    if few is None or chosen is None:
+        few, chosen = whole, find_inputs(whole.build(base), whole.config, given, base)
+    shapes, notes = measure(few, chosen, base)
     trace = Trace()
-    trace_forward(whole.build(BASE), arguments(chosen, BASE), trace)
+    trace_forward(whole.build(base), arguments(chosen, base), trace)
     if not trace.calls:
         raise ModelError(
             f"{whole.name} ran, and never called torch.nn.functional.scaled_dot_product_attention: its attention is "
             "linear or written out, and f3core cannot watch it"
         )
     if not shapes.keys() >= keys_of(trace):  # a few layers are not like all
-        shapes, notes = measure(whole, chosen, BASE)
+        shapes, notes = measure(whole, chosen, base)
     if whole.assumed:
         taken = ", ".join(f"{key}={value}" for key, value in whole.assumed.items())
         notes = [f"{whole.name} cannot be built with its defaults; taken: {taken} (other values by --config)", *notes]
@@ -126,13 +129,13 @@ def inspect_class(
         model=whole.path,
         config={**whole.assumed, **whole.given},
         inputs={name: text for name, text in chosen.items() if text is not None},
-        sizes=BASE,
-        groups=_groups(trace, shapes),
+        sizes=base,
+        groups=_groups(trace, shapes, base),
         notes=tuple(notes),
     )
 
 
-def _groups(trace: Trace, shapes: Mapping[Key, CallShape]) -> tuple[Group, ...]:
+def _groups(trace: Trace, shapes: Mapping[Key, CallShape], sizes: Mapping[str, int]) -> tuple[Group, ...]:
     """Modules by pattern, class and the shape of their calls, in the order in which they first run."""
     modules, called = dict(trace.modules), calls_by_module(trace)
     seen = {path: tuple(shapes[call.key] for call in calls) for path, calls in called.items()}
@@ -153,7 +156,7 @@ def _groups(trace: Trace, shapes: Mapping[Key, CallShape]) -> tuple[Group, ...]:
             roles=roles[paths[0]],
             levels=tuple(dict.fromkeys(share / most for share in (shares[path] for path in paths) if share)),
             heads=tuple(dict.fromkeys(call.traced.heads for path in paths for call in called[path])),
-            tokens=_tokens(called[paths[0]], seen[paths[0]]),
+            tokens=_tokens(called[paths[0]][0].traced, seen[paths[0]][0].visual_queries(sizes)),
             norm=pattern(trace.norm(called[paths[0]][0].traced) or "") or None,
             output=trace.output(called[paths[0]][-1].traced),
         )
@@ -168,12 +171,11 @@ def _places(paths: list[str]) -> dict[str, int]:
     return {path: order[block] for path, block in blocks.items()}
 
 
-def _tokens(calls: list[Call], shapes: tuple[CallShape, ...]) -> dict[str, int]:
-    """Arguments of a module, [rows, ..., channels] or tables [tokens, channels], with an entry a visual token of its
-    first call, with the dimension."""
-    visual = shapes[0].visual_queries(BASE)
+def _tokens(call: TracedCall, visual: int) -> dict[str, int]:
+    """Arguments of a call's module, [rows, ..., channels] or tables [tokens, channels], with as many entries as the
+    call has ``visual`` queries, with the dimension."""
     found = {}
-    for name, shape in calls[0].traced.arguments.items():
+    for name, shape in call.arguments.items():
         places = range(1, len(shape) - 1) if len(shape) > 2 else range(len(shape) - 1)
         at = [place for place in places if visual and shape[place] == visual]
         if at:

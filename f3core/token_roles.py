@@ -18,8 +18,8 @@ class Tokens(str, Enum):
     """What the tokens of one row stand for, text and other conditioning apart, in words."""
 
     CLIP = "all frames, S tokens each"
-    FRAME = "one frame a row"
-    PIXEL = "one token a frame"
+    FRAME = "one frame a row, S tokens"
+    PIXEL = "one place of all frames a row, a token a frame"
     ONE_FRAME = "S tokens that do not grow with frames"
     NONE = "no video"
 
@@ -52,7 +52,7 @@ def role(call: CallShape) -> Role:
     if asking is asked is Tokens.FRAME:
         frames = _visual(keys) / _visual(queries)
         if frames == 1:
-            return Role(kinds, *words)
+            return Role(kinds, *words, {} if text else {SA: (Removal.DROP,)})
         remark = f"every row has keys of {frames} frames; see which in the module"
         return Role((*kinds, TA), *words, {TA: (Removal.SELF_ONLY,)}, remark)
     ways = (Removal.SELF_ONLY, Removal.DROP) if asking is Tokens.PIXEL and not text else (Removal.SELF_ONLY,)

@@ -33,10 +33,11 @@ def test_a_class_as_people_read_it(f3core_cli: Any) -> None:
 
 
 def test_a_class_as_machines_read_it(f3core_cli: Any) -> None:
-    code, out, _ = f3core_cli("inspect", *WAN, "--input", "encoder_hidden_states=B,T,4096", "--json")
+    code, out, _ = f3core_cli("inspect", *WAN, "--input", "encoder_hidden_states=B,T,4096", "--size", "F=9", "--json")
     assert code == 0
     (found,) = json.loads(out)
     assert (found["component"], found["config"]) == (None, {"num_layers": 2})
+    assert found["sizes"] == {"B": 2, "F": 9, "H": 8, "W": 24, "T": 11}
     group = found["groups"][0]
     assert group["modules"] == [{"path": "blocks.0.attn1", "index": 0}, {"path": "blocks.1.attn1", "index": 1}]
     assert (group["kinds"], group["removals"]) == (["SA", "TA"], {"TA": ["self_only"]})
@@ -73,6 +74,8 @@ def test_folders_of_pipelines_and_of_components(f3core_cli: Any, tiny_folder: Pa
         ((*WAN, "--config", "num_layers=[1"), "--config num_layers=[1: "),
         ((*WAN, "--input", "sample=B,3"), "--input sample: WanTransformer3DModel.forward has no such argument"),
         ((*WAN, "--input", "timestep=B,,"), "--input timestep=B,,: cannot be read; B,16,F,H,W is a tensor"),
+        ((*WAN, "--size", "Q=3"), "--size Q=3: write it as LETTER=N"),
+        ((*WAN, "--size", "F=0"), "--size F=0: write it as LETTER=N"),
         ((*WAN, "--input", "timestep=B,3,4,5"), "no forward of WanTransformer3DModel ran in"),
     ],
 )

@@ -114,9 +114,11 @@ def test_cascaded_attention_at_several_resolutions() -> None:
     spatial = groups["down_blocks.*.attentions.*.transformer_blocks.*.attn1"]
     text = groups["down_blocks.*.attentions.*.transformer_blocks.*.attn2"]
     temporal = groups["down_blocks.*.temp_attentions.*.transformer_blocks.*.attn1"]
-    assert (spatial.kinds, lengths(spatial)) == ((SA,), [("B·F", "S", "S")])
+    assert (spatial.kinds, spatial.removals, lengths(spatial)) == ((SA,), {SA: (DROP,)}, [("B·F", "S", "S")])
+    assert spatial.roles[0].keys == "one frame a row, S tokens"
     assert (text.kinds, text.removals, lengths(text)) == ((CA,), {CA: (DROP,)}, [("B·F", "S", "T")])
     assert (temporal.kinds, lengths(temporal)) == ((SA, TA), [("B·S", "F", "F")])
+    assert temporal.roles[0].keys == "one place of all frames a row, a token a frame"
     assert temporal.removals == {TA: (SELF_ONLY, DROP)}
     assert [str(level) for level in temporal.levels] == ["1", "1/4"]
     assert spatial.heads == (4, 8)
@@ -332,11 +334,28 @@ class Fixed(Denoiser):
         return attend(tokens.flatten(1, 2), tokens.flatten(1, 2))
 
 
+class Odd(Denoiser):
+    """Takes 4n + 1 frames, an odd number."""
+
+    @staticmethod
+    def mix(tokens: Tensor) -> Tensor:
+        if tokens.shape[1] % 4 != 1:
+            raise ValueError("an odd number, please")
+        return attend(tokens.flatten(1, 2), tokens.flatten(1, 2))
+
+
 def test_a_size_that_cannot_vary_is_noted() -> None:
-    found = inspect_class(Fixed)
-    assert found.notes == (
-        "F (latent frames) could not be varied, so no formula has it: ValueError: six frames, please",
-    )
+    (note,) = inspect_class(Fixed).notes
+    assert note.startswith("F (latent frames) could not be varied")
+    assert note.endswith("ValueError: six frames, please")
+
+
+def test_sizes_that_a_model_takes_can_be_given() -> None:
+    with pytest.raises(ModelError, match="an odd number, please"):
+        inspect_class(Odd)
+    found = inspect_class(Odd, sizes={"F": 5})
+    assert (found.sizes["F"], found.notes) == (5, ())
+    assert lengths(found.groups[0]) == [("B", "F·S", "F·S")]
 
 
 def test_constructors_are_checked() -> None:
