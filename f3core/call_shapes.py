@@ -110,8 +110,8 @@ def measure(skeleton: Skeleton, chosen: Chosen, sizes: Mapping[str, int]) -> tup
                 problem = problem or error
         else:
             notes.append(
-                f"{letter} ({word}) could not be varied, so what depends on it is not told, and proposals may be wrong: "
-                f"{type(problem).__name__}: {problem}"
+                f"{letter} ({word}) could not be varied, so what depends on it is not told, and proposals may be "
+                f"wrong: {type(problem).__name__}: {problem}"
             )
     at = [size for size, _ in runs]
     return {

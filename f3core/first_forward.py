@@ -45,7 +45,7 @@ def find_inputs(
     *,
     tries: int = MOST_TRIES,
 ) -> Chosen:
-    """Arguments with which ``model`` of this ``config`` runs at ``sizes``, those ``given`` among them, after at most ``tries``.
+    """Arguments with which ``model`` of this ``config`` runs at ``sizes``, those ``given`` among them, in ``tries``.
 
     Best first: next are the neighbours of the choice that came furthest in the model, those of the fewest changes to
     the likeliest values first, and of these those that change what the failing statement names. Raises `ModelError`
