@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo15
+from diffusers import AutoencoderKLHunyuanVideo15, HunyuanVideo15ImageToVideoPipeline
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 from torch import nn
 
@@ -46,6 +46,10 @@ class HunyuanVideo15Adapter(HunyuanLevels, BlocksAdapter):
     stacks = {"transformer_blocks": {"attn": Joint()}}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
     latent_size = staticmethod(_latent_size)
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        """With an image, whose shape is that of the clip."""
+        return isinstance(pipeline, HunyuanVideo15ImageToVideoPipeline)
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
         places = (self.text, ("encoder_hidden_states_2", 5), ("image_embeds", 7))
