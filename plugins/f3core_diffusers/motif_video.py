@@ -7,13 +7,18 @@ text. Image tokens (I2V) are text; the latents of a given first frame are channe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from diffusers import MotifVideoImage2VideoPipeline
 from torch import nn
+from transformers import AutoConfig
 
+from f3core.adapter import Sketch
+from f3core.errors import ModelError
 from f3core.sites import Layout
 from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
 from f3core_diffusers.patterns import Cross, Joint, Paired, Pattern
@@ -27,6 +32,11 @@ class MotifVideoAdapter(BlocksAdapter):
     name = "motif-video"
     tells_branches = True
     text = ("encoder_hidden_states", 2)
+    image_tokens = 0
+    """tokens of an image in example inputs"""
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        return isinstance(pipeline, MotifVideoImage2VideoPipeline)
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
         config = denoiser.config
@@ -54,10 +64,23 @@ class MotifVideoAdapter(BlocksAdapter):
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
     ) -> dict[str, Any]:
         config, text = denoiser.config, text or 512
-        return {
+        inputs = {
             "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
             "timestep": timestep(denoiser, batch),
             "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
             "encoder_attention_mask": padding_mask(denoiser, batch, text).bool(),
             "return_dict": False,
         }
+        if self.image_tokens and config.image_embed_dim is not None:
+            inputs["image_embeds"] = torch.randn(batch, self.image_tokens, config.image_embed_dim, **like(denoiser))
+        return inputs
+
+    def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
+        run = copy.copy(self)
+        if "image" in call:
+            try:
+                seen = AutoConfig.from_pretrained(source, subfolder="text_encoder").vision_config
+            except (OSError, ValueError) as error:
+                raise ModelError(f"{source}: its text encoder's config could not be read: {error}") from error
+            run.image_tokens = (seen.image_size // seen.patch_size) ** 2
+        return super(MotifVideoAdapter, run).sketch(source, steps=steps, call=call)
