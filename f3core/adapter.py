@@ -139,7 +139,7 @@ class Adapter(ABC):
         """Which segment every query and key of an attention call at ``site`` belongs to."""
 
     def attends(self, site: AttentionSite, layout: Layout) -> bool:
-        """Whether attention is computed at ``site`` in a forward of ``layout``; a model may skip it in some forwards."""
+        """Whether attention is computed at ``site`` in a forward of ``layout``; some models skip it in some."""
         return True
 
     @abstractmethod

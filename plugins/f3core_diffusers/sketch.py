@@ -72,7 +72,8 @@ def sketch(
         for arguments, numbers in forwards:
             kind = adapter.layout_of(denoiser, arguments).kind
             inputs[name][kind] = arguments
-            runs[name][kind] = tuple(n * runs_now for n, runs_now in zip(numbers, runs_at, strict=True))
+            before = runs[name].get(kind, (0,) * len(levels))
+            runs[name][kind] = tuple(m + n * now for m, n, now in zip(before, numbers, runs_at, strict=True))
     apart = {
         name: {kind: tuple(n // 2 for n in every) for kind, every in by_kind.items()} for name, by_kind in runs.items()
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tiny_ltx2
 import torch
@@ -59,3 +61,12 @@ def test_forwards_that_cost_less_are_kinds_of_their_own(
 def test_branches_weigh_what_all_guidance_makes_of_them(call: dict[str, float], weights: tuple[float, ...]) -> None:
     pipe = object.__new__(tiny_ltx2.LTX2Pipeline)  # its class alone is asked
     assert LTX2Adapter().branches(pipe, "transformer", call) == weights
+
+
+def test_forwards_of_one_kind_add_up(tmp_path: Path) -> None:
+    """Where no self-attention can be perturbed, that forward costs what the guided one does."""
+    pipe = tiny_ltx2.pipeline()
+    pipe.register_modules(transformer=tiny_ltx2.transformer(perturbed_attn=False))
+    pipe.save_pretrained(tmp_path)
+    sketch = LTX2Adapter().sketch(str(tmp_path), steps=2, call=tiny_ltx2.CALL)
+    assert sketch.rows == {"transformer": {FORWARD: (3, 3), "isolated": (1, 1)}}
