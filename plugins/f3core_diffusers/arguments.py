@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers.utils import load_image, load_video
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from f3core.errors import ModelError, suggest
 
@@ -43,22 +46,39 @@ def _frames(path: str) -> list[Image.Image]:
     return [frame.convert("RGB") for frame in load_video(path)]
 
 
-def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
-    """A call whose pictures and videos are opened: pipelines that start from them are given their paths in a spec.
+def _tensors(path: str) -> Tensor | list[Tensor]:
+    """The tensor that a file holds, or a list of them, in the order of their names."""
+    held = load_file(path)
+    listed = [held[name] for name in sorted(held)]
+    return listed[0] if len(listed) == 1 else listed
 
-    An ``image`` becomes a list of ``clips`` of it (None: it alone), a video the list of its frames. Raises `ModelError`
-    when there is no such file.
+
+def _reader(name: str, path: str) -> tuple[str, Callable[[str], Any]] | None:
+    """What an argument is a path of, and what opens it."""
+    if name == "image":
+        return "picture", load_image
+    if name in VIDEOS:
+        return "video", _frames
+    return ("file of tensors", _tensors) if path.endswith(".safetensors") else None
+
+
+def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
+    """A call whose files are opened: pipelines that start from pictures, videos or tensors are given paths in a spec.
+
+    An ``image`` becomes a list of ``clips`` of it (None: it alone), a video the list of its frames, a safetensors file
+    its tensor, or the list of its tensors. Raises `ModelError` when there is no such file.
     """
     arguments = dict(call)
-    for name, read in {"image": load_image, **dict.fromkeys(VIDEOS, _frames)}.items():
-        if isinstance(given := call.get(name), str):
-            what = "picture" if read is load_image else "video"
-            if not Path(given).is_file():
-                raise ModelError(f"model.call: {name}: there is no file {given!r}; give the path of a {what}")
-            try:
-                arguments[name] = read(given)
-            except (ImportError, OSError, ValueError) as error:
-                raise ModelError(f"model.call: {name}: {given!r} cannot be read as a {what}: {error}") from error
-            if name == "image" and clips is not None:
-                arguments[name] = [arguments[name]] * clips
+    for name, given in call.items():
+        if not isinstance(given, str) or (reader := _reader(name, given)) is None:
+            continue
+        what, read = reader
+        if not Path(given).is_file():
+            raise ModelError(f"model.call: {name}: there is no file {given!r}; give the path of a {what}")
+        try:
+            arguments[name] = read(given)
+        except (ImportError, OSError, SafetensorError, ValueError) as error:
+            raise ModelError(f"model.call: {name}: {given!r} cannot be read as a {what}: {error}") from error
+        if name == "image" and clips is not None:
+            arguments[name] = [arguments[name]] * clips
     return arguments
