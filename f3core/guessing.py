@@ -31,12 +31,10 @@ _TEXT = (
     "encoder_hid_dim",
     "encoder_hidden_states_channels",
 )
-_SECOND_TEXT = ("text_embed_2_dim", "text_embed_dim_t5")
 _IMAGE = ("image_dim", "image_embed_dim", "image_proj_dim", "img_context_dim_in")
 _POOLED = ("pooled_projection_dim", "in_text_dim2", "projection_class_embeddings_input_dim")
 _SOUND = ("audio_in_channels",)
 _SOUND_TEXT = ("audio_caption_channels", "caption_channels", "audio_cross_attention_dim")
-_CONTROL = ("vace_in_channels", "control_in_channels", "latent_channels")
 _PIXELS = ("motion_encoder_size", "image_size")
 
 
@@ -80,9 +78,16 @@ def _text(facts: _Facts) -> list[str]:
     return [f"{rows},T,{width}" for width in facts.widths(_TEXT) for rows in ("B", "B*F")]
 
 
+def _second_text(facts: _Facts) -> Sequence[str]:
+    """Text of a second encoder."""
+    keys = [key for key in facts.config if key.startswith("text_embed_") and key != "text_embed_dim"]
+    return _tokens(OTHER, keys)(facts)
+
+
 def _control(facts: _Facts) -> list[str]:
     """A second video; where the first frame of the first is a given one, it may lack that."""
-    videos = facts.videos(*_CONTROL)
+    own = [key for key in facts.config if key.endswith("_in_channels")]
+    videos = facts.videos(*own, "latent_channels")
     return [*videos, *(video.replace(",F,", ",F-1,") for video in videos)]
 
 
@@ -103,7 +108,7 @@ _RULES: tuple[tuple[str, _Guess], ...] = (
     (r"num_frames", _fixed("F")),
     (r"height", _fixed("H")),
     (r"width", _fixed("W")),
-    (r"encoder_hidden_states_(2|t5)", _tokens(OTHER, _SECOND_TEXT)),
+    (r"encoder_hidden_states_(?!image)\w+", _second_text),
     (
         r"\w*image_(embed\w*|hidden_states)|encoder_hidden_states_image",
         _tokens(OTHER, (*_IMAGE, "cross_attention_dim"), pooled=True),

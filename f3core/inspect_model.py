@@ -7,7 +7,7 @@ call are read as formulas of these sizes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -143,7 +143,7 @@ def _groups(trace: Trace, shapes: Mapping[Key, CallShape], sizes: Mapping[str, i
     most = max((share for share in shares.values() if share), default=Fraction(1))
     own = {path: tuple(shape.per_frame(shares[path]) for shape in found) for path, found in seen.items()}
     roles = {path: tuple(role(shape) for shape in found) for path, found in own.items()}
-    places = _places([path for path, found in roles.items() if any(each.kinds for each in found)])
+    places = _places({path: {kind for each in found for kind in each.kinds} for path, found in roles.items()})
     alike: dict[tuple[str, str, tuple[CallShape, ...]], list[str]] = {}
     for path, found in own.items():
         alike.setdefault((pattern(path), type(modules[path]).__name__, found), []).append(path)
@@ -164,11 +164,19 @@ def _groups(trace: Trace, shapes: Mapping[Key, CallShape], sizes: Mapping[str, i
     )
 
 
-def _places(paths: list[str]) -> dict[str, int]:
-    """The place of each path on the layer axis: that of its innermost numbered block among all such, as they run."""
-    blocks = {path: re.sub(r"(.*(?:^|[.])\d+)[.].*", r"\1", path) for path in paths}
-    order = {block: i for i, block in enumerate(dict.fromkeys(blocks.values()))}
-    return {path: order[block] for path, block in blocks.items()}
+def _places(kinds: Mapping[str, Collection[AttentionKind]]) -> dict[str, int]:
+    """The place on the layer axis of each path that has kinds, in the order in which they run: the number of its block
+    (up to the last number in the path) among the blocks that hold TA, or of the next such block."""
+    blocks = {path: re.sub(r"(.*(?:^|[.])\d+)[.].*", r"\1", path) for path, found in kinds.items() if found}
+    over_time = {blocks[path] for path, found in kinds.items() if AttentionKind.TEMPORAL in found}
+    counted = over_time or set(blocks.values())
+    begun: dict[str, int] = {}
+    places = {}
+    for path, block in blocks.items():
+        if block in counted:
+            begun.setdefault(block, len(begun))
+        places[path] = begun.get(block, min(len(begun), len(counted) - 1))
+    return places
 
 
 def _tokens(call: TracedCall, visual: int) -> dict[str, int]:

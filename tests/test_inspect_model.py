@@ -122,8 +122,15 @@ def test_cascaded_attention_at_several_resolutions() -> None:
     assert temporal.removals == {TA: (SELF_ONLY, DROP)}
     assert [str(level) for level in temporal.levels] == ["1", "1/4"]
     assert spatial.heads == (4, 8)
-    places = [each.index for group in groups.values() for each in group.modules if group.kinds]
-    assert sorted({place for place in places if place is not None}) == list(range(max(filter(None, places)) + 1))
+    assert {name: [each.index for each in group.modules] for name, group in groups.items() if "attn1" in name} == {
+        "transformer_in.transformer_blocks.*.attn1": [0],
+        "down_blocks.*.attentions.*.transformer_blocks.*.attn1": [1, 2],
+        "down_blocks.*.temp_attentions.*.transformer_blocks.*.attn1": [1, 2],
+        "mid_block.attentions.*.transformer_blocks.*.attn1": [3],
+        "mid_block.temp_attentions.*.transformer_blocks.*.attn1": [3],
+        "up_blocks.*.attentions.*.transformer_blocks.*.attn1": [4, 5, 6, 7],
+        "up_blocks.*.temp_attentions.*.transformer_blocks.*.attn1": [4, 5, 6, 7],
+    }
 
 
 def test_text_that_a_pipeline_repeats_for_every_frame() -> None:
