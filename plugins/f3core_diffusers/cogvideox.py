@@ -49,6 +49,6 @@ class CogVideoXAdapter(BlocksAdapter):
                 max_size=(height // by_row, width // by_column),
                 device=denoiser.device,
             )
-        if config.ofs_embed_dim:
+        if getattr(config, "ofs_embed_dim", None):
             inputs["ofs"] = torch.full((1,), 2.0, **like(denoiser))
         return inputs

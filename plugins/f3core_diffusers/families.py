@@ -38,6 +38,7 @@ FAMILIES = [
     _family("anyflow", "anyflow:AnyFlowAdapter", "AnyFlow", FULL_3D, "AnyFlowTransformer3DModel"),
     _family("chronoedit", "chronoedit:ChronoEditAdapter", "ChronoEdit", FULL_3D, "ChronoEditTransformer3DModel"),
     _family("cogvideox", "cogvideox:CogVideoXAdapter", "CogVideoX 1.0 and 1.5", JOINT, "CogVideoXTransformer3DModel"),
+    _family("consisid", "consisid:ConsisIDAdapter", "ConsisID", JOINT, "ConsisIDTransformer3DModel"),
     _family("cosmos", "cosmos:CosmosAdapter", "Cosmos 1.0, Predict2 and 2.5", FULL_3D, "CosmosTransformer3DModel"),
     _family("easyanimate", "easyanimate:EasyAnimateAdapter", "EasyAnimate", JOINT, "EasyAnimateTransformer3DModel"),
     _family("helios", "helios:HeliosAdapter", "Helios", CHUNKS, "HeliosTransformer3DModel"),

@@ -18,7 +18,7 @@ SERVER = """
 import json, operator, sys, torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import load_image, load_video
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 assert not any(name.startswith("f3core") for name in sys.modules)
 for line in sys.stdin:
@@ -34,6 +34,10 @@ for line in sys.stdin:
             call["image"] = [load_image(call["image"])] * len(asked["seeds"])
         for name in asked["videos"]:
             call[name] = [frame.convert("RGB") for frame in load_video(call[name])]
+        for name, given in call.items():
+            if isinstance(given, str) and given.endswith(".safetensors"):
+                held = load_file(given)
+                call[name] = list(held.values()) if len(held) > 1 else held["0"]
         if asked["alone"]:
             generator = generator[0]
             call.update((name, call[name][0]) for name in ("image", "prompt") if name in call)

@@ -3,6 +3,7 @@ A plan from the pipeline's configs alone takes the noise levels and counts the M
 
 Every ``tiny_*.py`` here with a ``pipeline()`` and a ``CALL`` is run. ``PROMPTED = False``: it takes no prompt;
 ``IMAGE = True``: it starts from an image; ``VIDEOS``: number of frames of every video that it is given, by argument;
+``TENSORS``: shapes of the tensors that it is given, by argument;
 ``PRUNE``: other settings of the spec's ``prune``; ``READY``: methods to call once it is loaded, by path, such as
 "vae.enable_tiling".
 """
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import f3core
 from f3core.flops import costs
@@ -34,7 +35,7 @@ FAMILIES = sorted(
 
 
 def call_of(tiny: ModuleType, folder: Path) -> dict[str, Any]:
-    """The arguments of a generation; an image and videos are made where they are needed."""
+    """The arguments of a generation; an image, videos and tensors are made where they are needed."""
     call = dict(tiny.CALL)
 
     def noise() -> Image.Image:
@@ -46,6 +47,9 @@ def call_of(tiny: ModuleType, folder: Path) -> dict[str, Any]:
     for name, frames in getattr(tiny, "VIDEOS", {}).items():
         noise().save(folder / f"{name}.gif", save_all=True, append_images=[noise() for _ in range(frames - 1)])
         call[name] = str(folder / f"{name}.gif")
+    for name, shapes in getattr(tiny, "TENSORS", {}).items():
+        save_file({str(i): torch.randn(shape) for i, shape in enumerate(shapes)}, folder / f"{name}.safetensors")
+        call[name] = str(folder / f"{name}.safetensors")
     return call
 
 
