@@ -36,6 +36,7 @@ def transformer(**changes: object) -> WanAnimateTransformer3DModel:
         "face_encoder_hidden_dim": 8,
         "face_encoder_num_heads": 2,
         "inject_face_latents_blocks": 2,
+        "motion_encoder_batch_size": 32,
     }
     return WanAnimateTransformer3DModel(**(config | changes)).eval()
 
