@@ -128,6 +128,10 @@ class DiffusersAdapter(Adapter):
         """Whether a pipeline makes one clip a call, and takes one prompt, one generator and one image."""
         return False
 
+    def text_of(self, denoiser: nn.Module, given: Mapping[str, Any]) -> int | None:
+        """Text tokens of a generation with all these arguments; None: as many as example inputs usually have."""
+        return given.get("max_sequence_length")
+
     def as_run_by(self, index: Mapping[str, Any]) -> DiffusersAdapter:
         """The adapter whose example inputs are those that the pipeline of a ``model_index.json`` gives its denoisers;
         another one where pipelines run denoisers of one class in several ways."""

@@ -19,6 +19,9 @@ from torch import nn
 from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
 from f3core_diffusers.patterns import Joint
 
+ANSWER = 4
+"""tokens of the prompt template with which the text encoder's answer would begin"""
+
 
 class HunyuanLevels:
     """Mixin of the adapters whose pipelines spread noise levels evenly from 1 to the step before 0."""
@@ -45,6 +48,16 @@ class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
         """Without a negative prompt the pipelines run no second branch."""
         negative = any(given.get(name) is not None for name in ("negative_prompt", "negative_prompt_embeds"))
         return super().guidance_of(given) if negative else 1.0
+
+    def text_of(self, denoiser: nn.Module, given: Mapping[str, Any]) -> int | None:
+        """With an image that the text encoder sees, every so many of its tokens come before the text, and those that
+        begin the answer are cut out of that."""
+        text = super().text_of(denoiser, given)
+        if text is None or "image_embed_interleave" not in given:
+            return text
+        usual = {"latent_concat": 2, "token_replace": 4}.get(denoiser.config.image_condition_type, 1)
+        every, image = given["image_embed_interleave"] or usual, given["prompt_template"].get("image_emb_len", 576)
+        return text - ANSWER + (-(-image // every) if 0 < every < 6 else image)
 
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None

@@ -38,7 +38,7 @@ def sketch(
 ) -> Sketch:
     """Arguments that ``call`` leaves out are the pipeline's own defaults, or ``usual`` ones where it decides them in
     its code. The classes are those that the source names, unless the adapter loads it with others. ``text``: tokens of
-    a prompt, the call's ``max_sequence_length`` when left out.
+    a prompt, as many as the adapter says when left out.
 
     Raises `ModelError` when the configs cannot be had, and for a call that the pipeline would refuse.
     """
@@ -58,7 +58,7 @@ def sketch(
         frames, height, width = latent_size(source, next(iter(denoisers.values())), given)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{pipeline_class.__name__} would refuse to generate: {error}; see model.call") from error
-    text = text or given.get("max_sequence_length")
+    text = text or adapter.text_of(next(iter(denoisers.values())), given)
     levels = adapter.levels(scheduler, steps, given, (frames, height, width))
     rows = adapter.rows(given, guider, len(levels))
     boundary = 1000.0 * float(index.get("boundary_ratio") or 0.0)  # of models with one denoiser for either side of it

@@ -16,6 +16,8 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -139,3 +141,16 @@ def siglip_vision(width: int = 8) -> SiglipVisionModel:
     """A SigLIP picture encoder of 729 tokens, as its usual ones have, with ``width`` channels."""
     sizes = {"hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     return SiglipVisionModel(SiglipVisionConfig(image_size=27, patch_size=1, **sizes)).eval()
+
+
+def llava(width: int = 8) -> LlavaForConditionalGeneration:
+    """A Llava that sees four tokens of a picture, whose text states have ``width`` channels.
+
+    Its vocabulary is `tokenizer`'s and two more, the first of which stands for the picture.
+    """
+    known = len(SPECIAL) + len(WORDS)
+    sizes = {"hidden_size": width, "intermediate_size": 16, "num_attention_heads": 2}
+    words = LlamaConfig(vocab_size=known + 2, num_hidden_layers=2, bos_token_id=1, eos_token_id=1, **sizes)
+    sight = CLIPVisionConfig(image_size=4, patch_size=2, num_hidden_layers=1, **sizes)
+    config = LlavaConfig(vision_config=sight, text_config=words, image_token_index=known, pad_token_id=0)
+    return LlavaForConditionalGeneration(config).eval()
