@@ -38,6 +38,15 @@ def packed_size(args: Sequence[Any], kwargs: Mapping[str, Any], first: int) -> t
     return size[0], size[1], size[2]
 
 
+def by_token(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """``inputs`` as a pipeline with these arguments gives them: one that starts from an image tells a timestep a token,
+    because tokens of the image have their own."""
+    if "image" not in given:
+        return dict(inputs)
+    tokens = inputs["hidden_states"].shape[1]
+    return {**inputs, "timestep": inputs["timestep"][:, None].expand(-1, tokens)}
+
+
 class LTXAdapter(BlocksAdapter):
     name = "ltx"
     timestep_at = 2
@@ -53,6 +62,11 @@ class LTXAdapter(BlocksAdapter):
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
     ) -> tuple[float, ...]:
         return shifted_levels(scheduler, steps, size)
+
+    def forwards(
+        self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]
+    ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
+        return [(by_token(given, inputs), rows)]
 
     def example_inputs(
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None

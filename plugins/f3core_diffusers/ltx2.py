@@ -21,7 +21,7 @@ from f3core.segments import argument
 from f3core.sites import FORWARD, AttentionSite, Layout
 from f3core_diffusers.arguments import usual_arguments
 from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
-from f3core_diffusers.ltx import packed_size
+from f3core_diffusers.ltx import by_token, packed_size
 from f3core_diffusers.patterns import Cross, Full3D, Pattern
 from f3core_diffusers.shifted import shifted_levels
 
@@ -99,7 +99,8 @@ class LTX2Adapter(BlocksAdapter):
     ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
         once, heard = (1,) * len(rows), _heard(denoiser, given["num_frames"] / given["frame_rate"])
         audio = torch.randn(1, heard, denoiser.config.audio_in_channels, **like(denoiser))
-        inputs = {**inputs, "audio_hidden_states": audio, "audio_num_frames": heard}
+        inputs = by_token(given, {**inputs, "audio_hidden_states": audio, "audio_num_frames": heard})
+        inputs |= {"audio_timestep": inputs["sigma"], "use_cross_timestep": given["use_cross_timestep"]}
         found = [(inputs, rows)]
         if max(given["stg_scale"], given["audio_stg_scale"] or 0.0) > 0:
             blocks = given["spatio_temporal_guidance_blocks"]
