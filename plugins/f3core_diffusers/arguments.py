@@ -66,9 +66,12 @@ def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     """A call whose files are opened: pipelines that start from pictures, videos or tensors are given paths in a spec.
 
     An ``image`` becomes a list of ``clips`` of it (None: it alone), a video the list of its frames, a safetensors file
-    its tensor, or the list of its tensors. Raises `ModelError` when there is no such file.
+    its tensor, or the list of its tensors. A ``negative_prompt`` becomes a list like an image: not every pipeline
+    repeats it. Raises `ModelError` when there is no such file.
     """
     arguments = dict(call)
+    if clips is not None and isinstance(negative := call.get("negative_prompt"), str):
+        arguments["negative_prompt"] = [negative] * clips
     for name, given in call.items():
         if not isinstance(given, str) or (reader := _reader(name, given)) is None:
             continue

@@ -35,10 +35,9 @@ class EasyAnimateAdapter(BlocksAdapter):
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
-        """A guided call of the pipeline needs a negative prompt, and one for every prompt."""
+        """A guided call of the pipeline needs a negative prompt."""
         negative = call.get("negative_prompt") or ""
-        listed = [negative] * len(prompts) if isinstance(negative, str) else negative
-        return super().generate(pipeline, prompts, steps=steps, seeds=seeds, call={**call, "negative_prompt": listed})
+        return super().generate(pipeline, prompts, steps=steps, seeds=seeds, call={**call, "negative_prompt": negative})
 
     def levels(
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]

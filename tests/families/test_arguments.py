@@ -23,6 +23,11 @@ def test_tensors_come_from_files(tmp_path: Path) -> None:
     assert [tensor.tolist() for tensor in found["id_vit_hidden"]] == [first.tolist(), second.tolist()]
 
 
+def test_every_clip_of_a_call_has_the_negative_prompt() -> None:
+    assert opened({"negative_prompt": "left"}, clips=2) == {"negative_prompt": ["left", "left"]}
+    assert opened({"negative_prompt": "left"}) == {"negative_prompt": "left"}
+
+
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
