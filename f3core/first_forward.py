@@ -29,11 +29,13 @@ Chosen = dict[str, str | None]
 
 @dataclass(frozen=True)
 class _Try:
-    """A forward that failed: how many modules began, why it stopped, and the arguments that the failing lines name."""
+    """A forward that failed: how many modules began, why and at which statement of the model's own it stopped, and the
+    arguments that this names."""
 
     chosen: Chosen
     came: int
     error: Exception
+    statement: str
     suspects: frozenset[str]
 
 
@@ -51,7 +53,7 @@ def find_inputs(
     the likeliest values first, and of these those that change what the failing statement names. Raises `ModelError`
     that tells what was tried, `SpecError` for a given argument that the forward does not have.
     """
-    unknown = sorted(given.keys() - inspect.signature(type(model).forward).parameters)
+    unknown = sorted(given.keys() - {*_parameters(model)})
     if unknown:
         raise SpecError(f"--input {unknown[0]}: {type(model).__name__}.forward has no such argument")
     guesses = guess(model, config, given)
@@ -93,7 +95,9 @@ def attempt(model: nn.Module, chosen: Chosen, sizes: Mapping[str, int]) -> _Try 
     try:
         trace_forward(model, inputs, trace)
     except Exception as error:  # models raise whatever they like at what they do not expect
-        return _Try(chosen, len(trace.modules), error, _named(model, error) & chosen.keys())
+        statement = _statement(model, error)
+        named = frozenset(re.findall(r"\w+", statement)) & {*_parameters(model)}
+        return _Try(chosen, len(trace.modules), error, statement, named)
     return None
 
 
@@ -102,9 +106,9 @@ def _missing(error: Exception) -> bool:
     return isinstance(error, ImportError | NameError) and not isinstance(error, UnboundLocalError)
 
 
-def _named(model: nn.Module, error: Exception) -> frozenset[str]:
-    """The words of the statement in a method of ``model`` itself that did not come to its end."""
-    words: frozenset[str] = frozenset()
+def _statement(model: nn.Module, error: Exception) -> str:
+    """The statement in a method of ``model`` itself that did not come to its end."""
+    text = ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_locals.get("self") is model:
             text = line = linecache.getline(frame.f_code.co_filename, number)
@@ -112,34 +116,39 @@ def _named(model: nn.Module, error: Exception) -> frozenset[str]:
                 number += 1
                 line = linecache.getline(frame.f_code.co_filename, number)
                 text += line
-            words = frozenset(re.findall(r"\w+", text))
-    return words
+    return text
 
 
 def _nothing_ran(model: nn.Module, guesses: Guesses, failed: list[_Try]) -> ModelError:
     """Says which arguments the furthest forward stopped at, what was tried for them, and which option to use."""
     best = max(failed, key=lambda each: each.came)
-    likely = [name for name in guesses if name in best.suspects] or list(guesses)
-    shown = [name for name in likely if name != "return_dict"]
-    tried = "; ".join(f"{name}: {', '.join(text or 'left out' for text in guesses[name])}" for name in shown)
+    shown = [name for name in _parameters(model) if name in best.suspects and name != "return_dict"]
+    tried = "; ".join(
+        f"{name}: {', '.join(text or 'left out' for text in guesses.get(name, (None,)))}" for name in shown
+    )
     used = ", ".join(f"{name}={text}" for name, text in best.chosen.items() if text is not None)
     if isinstance(best.error, ValuesNeeded):
         advice = "give --real, with --config arguments that make the model small: then it is computed, not only traced"
     elif _missing(best.error):
         advice = "install the package that the model misses, or give --config arguments with which it needs none"
     else:
-        options = " or ".join(f"--input {name}=..." for name in shown)
+        options = " or ".join(f"--input {name}=..." for name in shown) or "--input NAME=..."
         advice = f"give the right one by {options} ({GRAMMAR}), or other --config"
     return ModelError(
-        f"no forward of {type(model).__name__} ran in {len(failed)} tries. The furthest began {best.came} modules, and "
-        f"stopped with {type(best.error).__name__}: {_short(best.error)}\nIts arguments: {used}\n"
-        f"Tried for those at which it stopped: {tried}\nNext: {advice}"
+        f"no forward of {type(model).__name__} ran; tried: {len(failed)}. The furthest began {best.came} modules, and "
+        f"stopped with {type(best.error).__name__}: {_short(str(best.error))}\n"
+        f"It stopped at: {_short(best.statement)}\nIts arguments: {used}\n"
+        f"Tried for those named there: {tried or 'nothing, no argument is'}\nNext: {advice}"
     )
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= 300 else f"{words[:300]}..."
+
+
+def _parameters(model: nn.Module) -> list[str]:
+    return [name for name in inspect.signature(type(model).forward).parameters if name != "self"]
 
 
 def _check(model: nn.Module, guesses: Guesses) -> None:

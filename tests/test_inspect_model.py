@@ -292,7 +292,7 @@ def test_strange_attention(
 
 
 def test_a_forward_that_reads_values_is_computed_on_demand() -> None:
-    with pytest.raises(ModelError, match=r"Picky ran in .*ValuesNeeded[\s\S]*give --real"):
+    with pytest.raises(ModelError, match=r"Picky ran; tried: .*ValuesNeeded[\s\S]*give --real"):
         inspect_class(Picky)
     (group,) = inspect_class(Picky, real=True).groups
     assert lengths(group)[0][:2] == ("B", "F·S")
@@ -327,7 +327,8 @@ def test_where_nothing_runs_the_error_says_what_was_tried() -> None:
         inspect_class(Riddle, {}, {"riddle": "B,T,5"})
     said = str(caught.value)
     assert "no forward of Riddle ran" in said
-    assert "riddle: B,T,5" in said
+    assert "It stopped at: return attend(tokens, self.proj(riddle))" in said
+    assert "Tried for those named there: riddle: B,T,5" in said
     assert "--input riddle=..." in said
 
 
