@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 from pathlib import Path
@@ -36,7 +37,8 @@ def _skeleton(folder: Path, library: str) -> tuple[type, dict[str, Any]]:
     name = str(config.get("_class_name", "")).removeprefix("Pruned")
     found = getattr(diffusers, name, None) if name else None
     if found is None and name and library != "diffusers":
-        found = getattr(importlib.import_module(library), name, None)
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(library), name, None)
     if not (isinstance(found, type) and issubclass(found, ConfigMixin)):
         raise ModelError(
             f"{folder / 'config.json'}: its _class_name is {name or 'missing'}, which is no model class of diffusers "
