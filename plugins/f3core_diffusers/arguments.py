@@ -17,8 +17,10 @@ from f3core.errors import ModelError, suggest
 
 OURS = frozenset({"prompt", "num_videos_per_prompt", "num_inference_steps", "generator", "output_type"})
 """arguments of a pipeline that the spec's own keys decide"""
-VIDEOS = ("video", "pose_video", "face_video", "background_video", "mask_video")
-"""arguments of pipelines that are videos, one for all clips"""
+PICTURES = ("image", "last_image", "reference_images")
+"""arguments of pipelines that are pictures, the same for all clips"""
+VIDEOS = ("video", "mask", "pose_video", "face_video", "background_video", "mask_video")
+"""arguments of pipelines that are videos, the same for all clips"""
 
 
 def check_call(pipeline_class: Any, call: Mapping[str, Any]) -> None:
@@ -55,7 +57,7 @@ def _tensors(path: str) -> Tensor | list[Tensor]:
 
 def _reader(name: str, path: str) -> tuple[str, Callable[[str], Any]] | None:
     """What an argument is a path of, and what opens it."""
-    if name == "image":
+    if name in PICTURES:
         return "picture", load_image
     if name in VIDEOS:
         return "video", _frames
@@ -65,8 +67,8 @@ def _reader(name: str, path: str) -> tuple[str, Callable[[str], Any]] | None:
 def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     """A call whose files are opened: pipelines that start from pictures, videos or tensors are given paths in a spec.
 
-    An ``image`` becomes a list of ``clips`` of it (None: it alone), a video the list of its frames, a safetensors file
-    its tensor, or the list of its tensors. A ``negative_prompt`` becomes a list like an image: not every pipeline
+    A picture becomes a list of ``clips`` of it (None: it alone), a video the list of its frames, a safetensors file
+    its tensor, or the list of its tensors. A ``negative_prompt`` becomes a list like a picture: not every pipeline
     repeats it. Raises `ModelError` when there is no such file.
     """
     arguments = dict(call)
@@ -82,6 +84,6 @@ def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
             arguments[name] = read(given)
         except (ImportError, OSError, SafetensorError, ValueError) as error:
             raise ModelError(f"model.call: {name}: {given!r} cannot be read as a {what}: {error}") from error
-        if name == "image" and clips is not None:
+        if name in PICTURES and clips is not None:
             arguments[name] = [arguments[name]] * clips
     return arguments

@@ -6,17 +6,26 @@ are frames before the clip's own. Its pipeline makes one clip a call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from f3core_diffusers.blocks import like
-from f3core_diffusers.wan import BLOCK, WanAdapter
+from f3core_diffusers.wan import BLOCK, WanAdapter, latent_size
+
+
+def _clip_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    """With a frame for each reference image."""
+    frames, height, width = latent_size(source, denoiser, call)
+    given = call["reference_images"] or ()
+    return frames + (1 if isinstance(given, str) else len(given)), height, width
 
 
 class WanVACEAdapter(WanAdapter):
     name = "wan-vace"
+    latent_size = staticmethod(_clip_size)
     stacks = {"vace_blocks": BLOCK, "blocks": BLOCK}  # noqa: RUF012
 
     def example_inputs(
