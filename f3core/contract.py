@@ -179,6 +179,9 @@ class ContractBase:
     text: ClassVar[int | None] = 7
     levels: ClassVar[tuple[float, ...]] = (900.0, 600.0, 400.0, 100.0)
     """noise levels, noisy to clean, for which :meth:`at_level` makes inputs"""
+    self_only_bfloat16: ClassVar[float] = 2e-2
+    """how far self_only may lie from dense attention with the other frames masked, in bfloat16, relative to the largest
+    value; raise it only for a model in which many layers round on the way"""
 
     def build(self) -> nn.Module:
         """A tiny denoiser with random weights; called often, with torch seeded."""
