@@ -34,7 +34,7 @@ def _lines(name: str, found: Inspection) -> Iterator[RenderableType]:
     for group in found.groups:
         for i, call in enumerate(group.calls):
             table.add_row(
-                group.pattern if i == 0 else "",
+                _name(group) if i == 0 else "",
                 str(len(group.modules)) if i == 0 else "",
                 *(_formula(each) for each in (call.rows, call.queries, call.keys)),
                 Text("+".join(map(str, group.roles[i].kinds)) or "no site", "bold" if group.kinds else "dim"),
@@ -103,6 +103,10 @@ def _group_data(group: Group) -> dict[str, Any]:
     }
 
 
+def _name(group: Group) -> str:
+    return group.pattern or "(the model itself)"
+
+
 def _formula(formula: Formula | None) -> str:
     return "?" if formula is None else str(formula)
 
@@ -113,7 +117,7 @@ def _removals(group: Group) -> str:
 
 def _detail(group: Group) -> Iterator[Text]:
     """Segments and layer index of a group in words."""
-    yield Text(f"{group.pattern} ({group.module})", "bold")
+    yield Text(f"{_name(group)} ({group.module})", "bold")
     for call, role in zip(group.calls, group.roles, strict=True):
         if role.kinds:
             same = role.queries == role.keys

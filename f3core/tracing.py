@@ -150,7 +150,7 @@ def _projects(module: nn.Module) -> bool:
 
 
 def _shapes(running: _Running) -> dict[str, tuple[int, ...]]:
-    bound = inspect.signature(type(running.module).forward).bind(running.module, *running.args, **running.kwargs)
+    bound = inspect.signature(running.module.forward).bind(*running.args, **running.kwargs)
     named: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         kind = bound.signature.parameters[name].kind

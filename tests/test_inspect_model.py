@@ -332,6 +332,39 @@ def test_where_nothing_runs_the_error_says_what_was_tried() -> None:
     assert "--input riddle=..." in said
 
 
+class Poured(nn.Module):
+    """Joint attention whose tokens are written into one tensor, not put together."""
+
+    def __init__(self, text_dim: int = 5) -> None:
+        super().__init__()
+        self.video, self.text = nn.Linear(4, 8), nn.Linear(text_dim, 8)
+
+    def forward(self, sample: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        video, text = self.video(sample.flatten(2).transpose(1, 2)), self.text(encoder_hidden_states)
+        both = video.new_zeros(video.shape[0], video.shape[1] + text.shape[1], 8)
+        both[:, : text.shape[1]] = text
+        both[:, text.shape[1] :] = video
+        return attend(both, both)
+
+
+class Wrapped(Poured):
+    """Text on either side of the video."""
+
+    def forward(self, sample: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        video, text = self.video(sample.flatten(2).transpose(1, 2)), self.text(encoder_hidden_states)
+        both = torch.cat([text, video, text], dim=1)
+        return attend(both, both)
+
+
+def test_the_place_of_text_is_told_only_where_it_was_seen() -> None:
+    (group,) = inspect_class(Poured).groups
+    assert (group.pattern, group.kinds, lengths(group)) == ("", (CA, SA, TA), [("B", "F·S + T", "F·S + T")])
+    assert group.roles[0].keys == "all frames, S tokens each; and text, first or last: look at the processor"
+    (group,) = inspect_class(Wrapped).groups
+    assert lengths(group) == [("B", "F·S + 2·T", "F·S + 2·T")]
+    assert group.roles[0].keys == "text on both sides of all frames, S tokens each"
+
+
 class Fixed(Denoiser):
     """Takes six frames and no others."""
 
