@@ -64,11 +64,14 @@ class CosmosAdapter(BlocksAdapter):
         self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
     ) -> dict[str, Any]:
         config, text = denoiser.config, text or 512
+        noise = timestep(denoiser, batch)
+        if config.extra_pos_embed_type is None:  # since Predict2, every frame has its own
+            noise = noise.view(-1, 1, 1, 1, 1).repeat(1, 1, frames, 1, 1)
         width_of_text = config.crossattn_proj_in_channels if config.use_crossattn_projection else config.text_embed_dim
         context = torch.randn(batch, text, width_of_text, **like(denoiser))
         inputs = {
             "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
+            "timestep": noise,
             "fps": 30,
             "return_dict": False,
         }
