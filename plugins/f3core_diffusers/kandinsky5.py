@@ -37,10 +37,10 @@ class Kandinsky5Adapter(BlocksAdapter):
 
     def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
         """Raises `ModelError` for sparse variants."""
-        if denoiser.config.attention_type != "regular":
+        if denoiser.config.attention_type == "nabla":  # all that diffusers runs otherwise
             raise ModelError(
-                f"this Kandinsky 5.0 attends by attention_type {denoiser.config.attention_type!r}, whose sparse map "
-                "can be neither scored nor restricted; prune one of attention_type 'regular', such as Lite of 5 s"
+                "this Kandinsky 5.0 attends by attention_type 'nabla', whose sparse map can be neither scored nor "
+                "restricted; prune a model whose attention is dense, such as Lite of five seconds"
             )
         return super().sites(denoiser, component)
 
