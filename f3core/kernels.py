@@ -74,6 +74,15 @@ def autocast_on_meta() -> Iterator[None]:
         torch.autocast.__init__ = usual  # type: ignore[method-assign]
 
 
+def whole_slices(index: Any) -> Any:
+    """An index without the slices' ends that are tensors on meta: nobody knows where they lie, so all is taken."""
+    if isinstance(index, tuple):
+        return tuple(map(whole_slices, index))
+    if isinstance(index, slice) and isinstance(index.stop, Tensor) and index.stop.is_meta:
+        return slice(index.start, None, index.step)
+    return index
+
+
 class _UntoldError(Exception):
     """A value of which more than a shape may matter."""
 

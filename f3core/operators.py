@@ -20,17 +20,19 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from f3core.errors import CountingError
 from f3core.handles import ATTENTION, HANDLES, Value, attention_shape, handle_of, refuse_costly
-from f3core.kernels import autocast_on_meta, is_composite, run
+from f3core.kernels import autocast_on_meta, is_composite, run, whole_slices
 from f3core.meta import again
 from f3core.sites import AttentionCall
 
 _sdpa = nn.functional.scaled_dot_product_attention
+_INDEXING = (Tensor.__getitem__, Tensor.__setitem__)
 
 
 def watch(denoiser: nn.Module, inputs: Mapping[str, Any], sites: Collection[str]) -> Ledger:
     """Run ``denoiser(**inputs)``, on any device, and book its operators, and attention calls inside ``sites`` (paths).
 
-    On meta, tokens that a mask picks are all of them, since its values are unknown: an upper bound (see `kernels.run`).
+    On meta, tokens that a mask picks are all of them, since its values are unknown: an upper bound (see `kernels.run`);
+    so are those up to a number that only a tensor tells.
     Where a forward asks there whether something is true, both answers are tried. Raises `CountingError` when they
     differ in cost, and for an operator that is not free but has no handle.
     """
@@ -163,6 +165,8 @@ class _AttentionCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.layer_norm and (hidden := args[0] if args else kwargs["input"]).is_meta:
             return torch.empty_like(hidden)
+        if func in _INDEXING:
+            args = (args[0], whole_slices(args[1]), *args[2:])
         if func is not _sdpa:
             return func(*args, **kwargs)
         named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs

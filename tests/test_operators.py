@@ -294,3 +294,20 @@ def test_what_a_mask_leaves_is_none_on_meta_once_it_has_picked() -> None:
     inputs = {"x": torch.ones(2, 3, 4), "keep": torch.tensor([[True, False, True], [False, True, True]])}
     model = Sorting()
     assert count(meta_copy(model), on_meta(inputs)).total == count(model, inputs).total == 2 * 3 * 4 * 4
+
+
+def test_what_is_cut_at_a_length_that_a_tensor_tells_is_counted_whole_on_meta() -> None:
+    class Cutting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            marked = torch.zeros_like(mask)
+            marked[0, : mask.sum(1)[0]] = 1
+            return self.linear(x[:, : marked.sum(1)[0]])
+
+    inputs = {"x": torch.ones(1, 3, 4), "mask": torch.tensor([[1, 1, 0]])}
+    model = Cutting()
+    assert count(model, inputs).total == 2 * 4 * 4
+    assert count(meta_copy(model), on_meta(inputs)).total == 3 * 4 * 4
