@@ -18,8 +18,8 @@ class Clock:
 
     ``branch``: whose rows are pruned; ``reached``: whether those that run are of it.
 
-    Compiled code reads only ``frames``, ``tokens`` and whether a gate is on, so it is compiled once per distinct state
-    of the gates, however many step ranges there are.
+    Compiled code reads only ``frames``, ``tokens``, ``before`` and whether a gate is on, so it is compiled once per
+    distinct state of the gates, however many step ranges there are.
     """
 
     def __init__(self, step_ranges: Sequence[StepRange] = (), branch: GuidanceBranch = GuidanceBranch.BOTH) -> None:
@@ -29,6 +29,7 @@ class Clock:
         self.step_range = 0
         self.frames = 1
         self.tokens = 0
+        self.before = 0
         self.held = False
         self.gates: list[Gate] = []
 
@@ -36,6 +37,7 @@ class Clock:
         """Take the layout of the forward that starts."""
         self.frames = layout.frames
         self.tokens = layout.tokens
+        self.before = layout.before
 
     def tick(self, level: float, *, reached: bool = True) -> None:
         """Take the noise level of the forward that starts. The ranges of a plan leave no gap, so one holds it."""

@@ -25,13 +25,15 @@ Restricted = Callable[["Span", Attend, Tensor, Tensor, Tensor, "Tensor | None"],
 class Span:
     """Where the frames of a call lie: ``frames`` of ``tokens`` each, behind (``text_first``) or before all else.
 
-    ``varying``: how much text there is follows from values, such as those of a mask.
+    ``varying``: how much text there is follows from values, such as those of a mask. ``before``: as much of the text
+    lies before the frames, and the rest behind them (see `Turned`).
     """
 
     frames: int
     tokens: int
     text_first: bool
     varying: bool = False
+    before: int = 0
 
     def split(self, length: int) -> tuple[slice, slice]:
         """Slices of text and of frames in a sequence. Raises `ModelError` when it is too short to hold all frames."""
@@ -121,6 +123,23 @@ def not_own_frame(
     mask = mask[:, None, None] if mask.ndim == 2 else mask
     joined = keep & mask if mask.dtype is torch.bool else mask.masked_fill(~keep, float("-inf"))
     return attend(query, key, value, joined)
+
+
+@dataclass(frozen=True)
+class Turned:
+    """``restricted`` for sequences of some text, the frames and more text: attention does not mind where tokens lie, so
+    what is before the frames moves behind the rest."""
+
+    restricted: Restricted
+
+    def __call__(
+        self, span: Span, attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        query, key, value = (tokens.roll(-span.before, dims=1) for tokens in (query, key, value))
+        if mask is not None:
+            mask = mask.roll(-span.before, dims=-1)
+            mask = mask.roll(-span.before, dims=-2) if mask.ndim == 4 and mask.shape[-2] > 1 else mask
+        return self.restricted(span, attend, query, key, value, mask).roll(span.before, dims=1)
 
 
 @dataclass(frozen=True)

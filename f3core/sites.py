@@ -124,12 +124,14 @@ def scope(target: AttentionKind, branch: GuidanceBranch) -> str:
 @dataclass(frozen=True)
 class Layout:
     """Token layout of one denoiser forward: ``frames`` latent frames of ``tokens`` visual tokens each, ``text``
-    conditioning tokens, ``batch`` rows."""
+    conditioning tokens, ``batch`` rows. ``before``: of the conditioning, what lies in one sequence with the frames and
+    before them, while the rest lies behind."""
 
     batch: int
     frames: int
     tokens: int
     text: int = 0
+    before: int = 0
 
     @property
     def kind(self) -> str:

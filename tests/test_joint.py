@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from f3core.errors import ModelError
-from f3core.joint import Restricted, Span, Woven, not_own_frame, own_frame, without_text
+from f3core.joint import Restricted, Span, Turned, Woven, not_own_frame, own_frame, without_text
 from f3core.sites import TEXT
 
 sizes = st.fixed_dictionaries(
@@ -93,6 +94,19 @@ def test_not_own_frame_is_dense_attention_without_the_own(size: dict[str, object
     if span.frames == 1 and len(of) == span.tokens:
         gone = torch.zeros_like(gone)
     check(not_own_frame, gone, span, batch, kind)
+
+
+@given(sizes, st.integers(0, 3))
+def test_turned_text_on_either_side_is_text(size: dict[str, object], before: int) -> None:
+    span, batch, kind, of = drawn(size | {"text_first": False})
+    span = replace(span, before=before)
+    of = torch.cat([torch.full((before,), TEXT), of])
+    asked, visual = (of != TEXT)[:, None], (of != TEXT)[None, :]
+    same = of[:, None] == of[None, :]
+    check(Turned(own_frame), asked & visual & ~same, span, batch, kind)
+    check(Turned(without_text), asked & ~visual, span, batch, kind)
+    if span.frames > 1 or len(of) > span.tokens:
+        check(Turned(not_own_frame), asked & same, span, batch, kind)
 
 
 @given(sizes, st.integers(1, 3))

@@ -56,6 +56,13 @@ FAMILIES = [
         JOINT,
         "HunyuanVideo15Transformer3DModel",
     ),
+    _family(
+        "hunyuan-video-framepack",
+        "hunyuan_framepack:HunyuanFramepackAdapter",
+        "FramePack, HunyuanVideo section by section",
+        JOINT,
+        "HunyuanVideoFramepackTransformer3DModel",
+    ),
     _family("i2vgen-xl", "i2vgen_xl:I2VGenXLAdapter", "I2VGen-XL", CASCADED, "I2VGenXLUNet"),
     _family("kandinsky5", "kandinsky5:Kandinsky5Adapter", "Kandinsky 5.0", FULL_3D, "Kandinsky5Transformer3DModel"),
     _family("latte", "latte:LatteAdapter", "Latte", CASCADED, "LatteTransformer3DModel"),

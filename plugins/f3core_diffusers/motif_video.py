@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from diffusers import MotifVideoImage2VideoPipeline
 from torch import nn
-from transformers import AutoConfig
 
 from f3core.adapter import Sketch
-from f3core.errors import ModelError
 from f3core.sites import Layout
 from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
 from f3core_diffusers.patterns import Cross, Joint, Paired, Pattern
 from f3core_diffusers.shifted import shifted_levels
+from f3core_diffusers.sketch import picture_tokens
 
 PATCH = 2
 """Latent rows and columns of a token in all published models, by the number of which noise levels are shifted"""
@@ -78,9 +77,5 @@ class MotifVideoAdapter(BlocksAdapter):
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         run = copy.copy(self)
         if "image" in call:
-            try:
-                seen = AutoConfig.from_pretrained(source, subfolder="text_encoder").vision_config
-            except (OSError, ValueError) as error:
-                raise ModelError(f"{source}: its text encoder's config could not be read: {error}") from error
-            run.image_tokens = (seen.image_size // seen.patch_size) ** 2
+            run.image_tokens = picture_tokens(source, "text_encoder")
         return super(MotifVideoAdapter, run).sketch(source, steps=steps, call=call)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from f3core.clock import Gate
 from f3core.errors import PlanError, ProbeError
 from f3core.folding import value_only
-from f3core.joint import Woven, not_own_frame, own_frame, without_text
+from f3core.joint import Turned, Woven, not_own_frame, own_frame, without_text
 from f3core.segments import text_tokens
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_diffusers.processors import restricted_call
@@ -117,6 +117,8 @@ class Joint(Pattern):
         layout = replace(layout, batch=1) if self.row_by_row else layout
         rows = Rows.CLIP if call.batch <= layout.batch else Rows.FRAME  # frame by frame once pruned
         query, key = (self._sequence(rows, layout, call.batch, length) for length in (call.queries, call.keys))
+        if rows is Rows.CLIP and call.keys - call.queries == layout.frames * layout.tokens:
+            query = text_tokens(call.queries)  # the text's own call once pruned, which may be longer than the frames
         return Segments(query, key)
 
     def _sequence(self, rows: Rows, layout: Layout, batch: int, length: int) -> Tensor:
@@ -131,6 +133,21 @@ class Joint(Pattern):
     def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
         kept = {TA: own_frame, SA: not_own_frame, CA: without_text}[target]
         return restricted_call(module, gate, kept, joint=True, text_first=self.text_first, varying=self.row_by_row)
+
+
+@dataclass(frozen=True)
+class Between(Joint):
+    """All frames in one sequence with conditioning on either side; ``Layout.before`` tokens lie before them."""
+
+    def _sequence(self, rows: Rows, layout: Layout, batch: int, length: int) -> Tensor:
+        """As what stays of pruned calls has it, with the frames first, but for calls that hold it all."""
+        found = super()._sequence(rows, layout, batch, length)
+        whole = rows is Rows.CLIP and length >= layout.before + layout.frames * layout.tokens
+        return found.roll(layout.before, dims=1) if whole else found
+
+    def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
+        kept = Turned({TA: own_frame, SA: not_own_frame, CA: without_text}[target])
+        return restricted_call(module, gate, kept, joint=True)
 
 
 @dataclass(frozen=True)

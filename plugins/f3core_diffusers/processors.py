@@ -49,7 +49,7 @@ class Restriction:
         Raises `ModelError` where they do not.
         """
         clock = self.gate.clock
-        span = Span(clock.frames, 1 if self.one_token else clock.tokens, self.text_first, self.varying)
+        span = Span(clock.frames, 1 if self.one_token else clock.tokens, self.text_first, self.varying, clock.before)
         if options.get("parallel_config") is None:
             return span, options
         if self.joint or self.restricted is not own_frame or length % span.tokens:

@@ -11,6 +11,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
+from transformers import AutoConfig
 
 from f3core.adapter import Sketch
 from f3core.errors import ModelError
@@ -140,6 +141,17 @@ def _factor(codec: Any, axis: str) -> int | None:
         if found is not None:
             return int(found)
     return None
+
+
+def picture_tokens(source: str, component: str) -> int:
+    """Tokens of a picture that the vision tower of a source's ``component`` makes. Raises `ModelError` when its config
+    cannot be had."""
+    try:
+        config = AutoConfig.from_pretrained(source, subfolder=component)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: the config of its {component} could not be read: {error}") from error
+    seen = getattr(config, "vision_config", config)
+    return int(seen.image_size // seen.patch_size) ** 2
 
 
 def divided(size: int, by: int, name: str) -> int:
