@@ -60,7 +60,7 @@ FAMILIES = [
         "hunyuan-video-framepack",
         "hunyuan_framepack:HunyuanFramepackAdapter",
         "FramePack, HunyuanVideo section by section",
-        JOINT,
+        {TA: JOINT[TA], SA: JOINT[SA]},
         "HunyuanVideoFramepackTransformer3DModel",
     ),
     _family("i2vgen-xl", "i2vgen_xl:I2VGenXLAdapter", "I2VGen-XL", CASCADED, "I2VGenXLUNet"),

@@ -137,7 +137,11 @@ class Joint(Pattern):
 
 @dataclass(frozen=True)
 class Between(Joint):
-    """All frames in one sequence with conditioning on either side; ``Layout.before`` tokens lie before them."""
+    """All frames in one sequence with what they go on from, ``Layout.before`` tokens, before them, and text behind.
+
+    Keys of the past are as little to be left out as own frames."""
+
+    removals = {TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,)}  # noqa: RUF012
 
     def _sequence(self, rows: Rows, layout: Layout, batch: int, length: int) -> Tensor:
         """As what stays of pruned calls has it, with the frames first, but for calls that hold it all."""
@@ -146,7 +150,7 @@ class Between(Joint):
         return found.roll(layout.before, dims=1) if whole else found
 
     def restrict(self, module: nn.Module, target: AttentionKind, gate: Gate) -> nn.Module:
-        kept = Turned({TA: own_frame, SA: not_own_frame, CA: without_text}[target])
+        kept = Turned({TA: own_frame, SA: not_own_frame}[target])
         return restricted_call(module, gate, kept, joint=True)
 
 
