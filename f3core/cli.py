@@ -178,6 +178,7 @@ app.command("rank-study")(cli_studies.rank_study)
 app.command()(cli_studies.sweep)
 app.command()(cli_studies.attention)
 app.command()(cli_adapters.inspect)
+app.command("new-adapter")(cli_adapters.new_adapter)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

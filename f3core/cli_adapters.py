@@ -28,6 +28,9 @@ Size = Annotated[
     list[str] | None,
     typer.Option("--size", metavar="LETTER=N", help="What a letter of --input is at first, e.g. F=9; it then varies."),
 ]
+Real = Annotated[
+    bool, typer.Option("--real", help="Compute, with random weights; for a small model whose forward needs values.")
+]
 
 
 def inspect(
@@ -37,9 +40,7 @@ def inspect(
     config: Config = None,
     inputs: Input = None,
     sizes: Size = None,
-    real: Annotated[
-        bool, typer.Option("--real", help="Compute, with random weights; for a small model whose forward needs values.")
-    ] = False,
+    real: Real = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,8 +49,7 @@ def inspect(
     It is built without weights and run at sizes that vary one at a time. In --input, B, F, H, W and T stand for rows,
     latent frames, latent rows and columns, and text tokens.
     """
-    changed = {name: _yaml(f"--config {name}={text}", text) for name, text in _pairs("--config", config)}
-    given, at = dict(_pairs("--input", inputs)), _sizes(sizes)
+    changed, given, at = _changed(config), dict(_pairs("--input", inputs)), _sizes(sizes)
     denoisers = _denoisers(model)
     from f3core import inspect_model, inspect_text
 
@@ -62,6 +62,46 @@ def inspect(
         as_json,
         lambda: [{"component": name or None, **inspect_text.inspection_data(each)} for name, each in found.items()],
         lambda: inspect_text.inspection_tables(found),
+    )
+
+
+def new_adapter(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the adapter; the package is f3core_NAME.")],
+    model: Annotated[
+        str, typer.Option("--model-class", metavar="pkg.Class", help="The class of the denoiser, not of a pipeline.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; f3core-NAME unless given.")
+    ] = None,
+    config: Config = None,
+    inputs: Input = None,
+    sizes: Size = None,
+    real: Real = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a plugin package for a model that no adapter knows: what `f3core inspect` proposes, with what is left to
+    decide marked, and a contract test."""
+    from f3core.registry import installed
+
+    folder = output or Path(f"f3core-{name}")
+    changed, given, at = _changed(config), dict(_pairs("--input", inputs)), _sizes(sizes)
+    from f3core import scaffold, scaffold_text
+    from f3core.inspect_model import inspect_class
+    from f3core.skeleton import model_class
+
+    scaffold.check_name(name, installed())
+    scaffold.check_folder(folder)
+    found = model_class(model)
+    subject = scaffold.Subject(name, found, inspect_class(found, changed, given, sizes=at, real=real))
+    files = scaffold.draft_package(subject, installed())
+    scaffold.write_package(files, folder)
+    rivals = scaffold.rivals(subject, installed())
+    show(
+        quiet,
+        as_json,
+        lambda: scaffold_text.drafted_data(subject, folder, scaffold.marks(files), rivals),
+        lambda: scaffold_text.drafted(subject, folder, scaffold.marks(files), rivals),
     )
 
 
@@ -80,6 +120,11 @@ def _denoisers(model: str) -> Mapping[str, tuple[type[nn.Module], Mapping[str, A
             "one component (with a config.json), or a class as pkg.Class"
         )
     return found
+
+
+def _changed(config: list[str] | None) -> dict[str, Any]:
+    """Constructor arguments by name."""
+    return {name: _yaml(f"--config {name}={text}", text) for name, text in _pairs("--config", config)}
 
 
 def _pairs(option: str, texts: list[str] | None) -> list[tuple[str, str]]:

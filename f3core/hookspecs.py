@@ -16,11 +16,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from f3core.sites import AttentionKind, PruningAxis, Removal
+
+if TYPE_CHECKING:
+    from f3core.scaffold import Subject
 
 GROUP = "f3core"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -106,3 +109,8 @@ class Hooks:
     def f3core_skeletons(self, source: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]] | None:
         """Class and constructor arguments of every denoiser in a local folder, by component, read from its configs
         alone; None if not ours. The folder holds a whole model, or one component. Asked for by `f3core inspect`."""
+
+    @hookspec(firstresult=True)
+    def f3core_adapter_draft(self, subject: Subject) -> str | None:
+        """Source of an adapter for a model that no adapter knows, from what was seen in it; None if models of its kind
+        are not ours. Asked for by `f3core new-adapter`, which drafts on `f3core.Adapter` where all say None."""

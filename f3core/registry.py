@@ -6,12 +6,15 @@ import importlib.metadata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pluggy
 
 from f3core.errors import AdapterMatchError, PluginError, suggest
 from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks, SourceEntry
+
+if TYPE_CHECKING:
+    from f3core.scaffold import Subject
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,11 @@ class Registry:
     def skeletons(self, source: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]] | None:
         """Class and constructor arguments of the denoisers in a folder by component, or None if no plugin knows it."""
         found: Mapping[str, tuple[Any, Mapping[str, Any]]] | None = self._manager.hook.f3core_skeletons(source=source)
+        return found
+
+    def adapter_draft(self, subject: Subject) -> str | None:
+        """Source of an adapter for a model that no adapter knows, or None if no plugin knows models of its kind."""
+        found: str | None = self._manager.hook.f3core_adapter_draft(subject=subject)
         return found
 
     def match_adapter(self, class_names: Iterable[str]) -> AdapterEntry:

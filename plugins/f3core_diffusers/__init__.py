@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from f3core.hookspecs import AdapterEntry, hookimpl
 from f3core_diffusers.families import FAMILIES, UNSUPPORTED
+
+if TYPE_CHECKING:
+    from f3core.scaffold import Subject
 
 __all__: list[str] = []
 
@@ -51,6 +54,18 @@ def f3core_skeletons(source: str) -> Mapping[str, tuple[Any, Mapping[str, Any]]]
     except ImportError:
         return None
     return skeletons(Path(source))
+
+
+@hookimpl
+def f3core_adapter_draft(subject: Subject) -> str | None:
+    """For models of diffusers' own making, there or elsewhere."""
+    try:
+        from diffusers import ModelMixin
+
+        from f3core_diffusers.scaffold import draft
+    except ImportError:
+        return None
+    return draft(subject) if issubclass(subject.model_class, ModelMixin) else None
 
 
 def _denoisers(index: Any) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""Arguments of a forward, in the language of ``--input``, as Python source for any config and sizes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_SIZES = {"B": "batch", "F": "frames", "H": "height", "W": "width", "T": "text"}
+_WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
+_OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Div: "//"}
+_TEXT_WORDS = frozenset({"text", "caption", "context", "cross", "joint", "encoder"})
+_TIMESTEP = re.compile(r"\w*timesteps?(_r)?|sigma|t")
+_LEAST = 8
+"""numbers of channels below are taken for what they are: fixed"""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a draft says where tensors go: ``like`` (device and dtype, as keyword arguments) and ``device``; and its
+    expressions of a timestep [B] and of a mask [B, T]."""
+
+    like: str
+    device: str
+    timestep: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class ForwardArgument:
+    """One argument: its value as ``--input`` takes it, its ``position`` among the forward's, and, by number of channels
+    in the value, the name of that number in the config; those in ``unnamed`` are none of the config's."""
+
+    name: str
+    value: str
+    position: int
+    widths: Mapping[int, str]
+    unnamed: tuple[int, ...]
+
+    @property
+    def letters(self) -> frozenset[str]:
+        """The sizes in it."""
+        return frozenset(re.findall(r"\b[BFHWT]\b", self.value))
+
+    @property
+    def is_video(self) -> bool:
+        return self.letters >= {"B", "F", "H", "W"} and "(" not in self.value
+
+    @property
+    def is_text(self) -> bool:
+        return self.letters >= {"B", "T"} and "(" not in self.value
+
+    @property
+    def is_timestep(self) -> bool:
+        return bool(_TIMESTEP.fullmatch(self.name))
+
+    def at(self, config: Mapping[str, Any]) -> str:
+        """The value with the numbers of another config."""
+        made = self.value
+        for number, key in self.widths.items():
+            made = re.sub(rf"\b{number}\b", str(_first(config[key])), made)
+        return made
+
+    def source(self, config: Mapping[str, Any], dialect: Dialect) -> str:
+        """Python source of the value. ``config``: tells which numbers are the first of several."""
+        if self.is_timestep and self.value == "B,":
+            return dialect.timestep
+        if self.value == "long(B,T)":
+            return dialect.mask
+        if self.value == "bool(B,T)":
+            return f"{dialect.mask}.bool()"
+        tree = ast.parse(self.value.strip(), mode="eval").body
+        named = {
+            number: f"config.{key}" + ("[0]" if isinstance(config[key], list | tuple) else "")
+            for number, key in self.widths.items()
+        }
+        if self.is_timestep and isinstance(tree, ast.Tuple):
+            shape = ", ".join(_source(each, named, dialect) for each in tree.elts)
+            return f"torch.full(({shape}{',' if len(tree.elts) == 1 else ''}), 500.0, device={dialect.device})"
+        return _source(tree, named, dialect)
+
+
+def forward_arguments(
+    inputs: Mapping[str, str], positions: Mapping[str, int], config: Mapping[str, Any]
+) -> tuple[ForwardArgument, ...]:
+    """The ``inputs`` that a forward ran with. ``positions``: of the forward's arguments, by name."""
+    found = []
+    for name, value in inputs.items():
+        numbers = _channels(value)
+        widths = {number: key for number in numbers if (key := _key(name, value, number, config))}
+        unnamed = tuple(number for number in numbers if number not in widths)
+        found.append(ForwardArgument(name, value, positions[name], widths, unnamed))
+    return tuple(found)
+
+
+def _channels(value: str) -> list[int]:
+    """Numbers that are dimensions of a tensor of their own."""
+    tree = ast.parse(value.strip(), mode="eval").body
+    dimensions = tree.elts if isinstance(tree, ast.Tuple) else tree.args if isinstance(tree, ast.Call) else []
+    numbers = [each.value for each in dimensions if isinstance(each, ast.Constant)]
+    return [number for number in numbers if type(number) is int and number >= _LEAST]
+
+
+def _key(name: str, value: str, number: int, config: Mapping[str, Any]) -> str | None:
+    """The likeliest name in the config of a number of channels of argument ``name``."""
+    words = {*name.split("_")} | (_TEXT_WORDS if "T" in value else set())
+    video = {"F", "H", "W"} <= {*re.findall(r"\w+", value)}
+
+    def likeness(key: str) -> int:
+        told = {*key.split("_")}
+        return 2 * ("in" in told) - 2 * ("out" in told) if video else len(words & told)
+
+    keys = [key for key, each in config.items() if type(_first(each)) is int and _first(each) == number]
+    return max(keys, key=likeness, default=None)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list | tuple) and value else value
+
+
+def _source(node: ast.expr, named: Mapping[int, str], dialect: Dialect) -> str:
+    def inner(each: ast.expr) -> str:
+        return _source(each, named, dialect)
+
+    match node:
+        case ast.Constant(value=value):
+            return named.get(value, repr(value)) if type(value) is int else repr(value)
+        case ast.Name(id=word):
+            return _SIZES.get(word) or _WORDS[word.lower()]
+        case ast.Tuple(elts=[only]):
+            return f"torch.ones({inner(only)}, {dialect.like})"
+        case ast.Tuple(elts=shape):
+            return f"torch.randn({', '.join(map(inner, shape))}, {dialect.like})"
+        case ast.List(elts=items):
+            return f"[{', '.join(map(inner, items))}]"
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return f"-{inner(operand)}"
+        case ast.BinOp(left=left, op=sign, right=right):
+            plain = isinstance(left, ast.BinOp) and type(left.op) is type(sign)  # a * b * c
+            first = f"({inner(left)})" if isinstance(left, ast.BinOp) and not plain else inner(left)
+            second = f"({inner(right)})" if isinstance(right, ast.BinOp) else inner(right)
+            return f"{first} {_OPERATORS[type(sign)]} {second}"
+        case ast.Call(func=ast.Name(id=made), args=shape):
+            inside = ", ".join(map(inner, shape))
+            if made == "arange":
+                return f"torch.arange({inside}, device={dialect.device})"
+            if made == "zeros":
+                return f"torch.zeros({inside}, {dialect.like})"
+            return f"torch.ones({inside}, dtype=torch.{made}, device={dialect.device})"
+    raise ValueError(ast.dump(node))
