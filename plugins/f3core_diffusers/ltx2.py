@@ -71,7 +71,7 @@ class LTX2Adapter(BlocksAdapter):
             for name, place in (("isolate_modalities", 17), ("spatio_temporal_guidance_blocks", 18))
         )
         perturbed = tuple(blocks or ()) if denoiser.config.perturbed_attn else ()
-        return LTX2Layout(found.batch, found.frames, found.tokens, found.text, perturbed, bool(isolated))
+        return LTX2Layout(**vars(found), perturbed=perturbed, isolated=bool(isolated))
 
     def attends(self, site: AttentionSite, layout: Layout) -> bool:
         assert isinstance(layout, LTX2Layout)
