@@ -34,11 +34,11 @@ def pipeline() -> AllegroPipeline:
     denoiser = transformer()
     torch.manual_seed(1)
     vae = AutoencoderKLAllegro(
-        block_out_channels=(4,) * 4,
+        block_out_channels=(1,) * 4,
         temporal_downsample_blocks=(True, True, True, False),
         temporal_upsample_blocks=(False, True, True, True),
         layers_per_block=1,
-        norm_num_groups=2,
+        norm_num_groups=1,
         temporal_compression_ratio=8,
         sample_size=128,
     ).eval()
