@@ -131,7 +131,7 @@ class Layout:
     frames: int
     tokens: int
     text: int = 0
-    before: int = 0
+    before: int = field(default=0, kw_only=True)
 
     @property
     def kind(self) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import tiny_motif_video
 from f3core_diffusers.motif_video import MotifVideoAdapter
 from torch import nn
 
+from f3core.errors import ModelError
 from f3core.testing import AdapterContract
 
 
@@ -35,3 +39,8 @@ def test_image_tokens_are_text() -> None:
     assert adapter.layout_of(model, inputs).text == 7
     inputs["image_embeds"] = inputs["encoder_hidden_states"][:, :5]
     assert adapter.layout_of(model, inputs).text == 12
+
+
+def test_a_source_without_the_config_of_its_picture_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the config of its text_encoder could not be read"):
+        MotifVideoAdapter().sketch(str(tmp_path), steps=2, call={"image": "a.png"})
