@@ -104,10 +104,12 @@ def _plans(
 def _published(adapters: Sequence[str], ratios: Sequence[float], output: Path | None, quiet: bool, json: bool) -> None:
     from f3core import published_text
     from f3core.environment import machine, now
+    from f3core.progress import listening
     from f3core.published import published_counts
     from f3core.registry import installed
 
-    counts = list(published_counts(installed(), adapters, ratios))
+    with listening(quiet or json) as listener:
+        counts = published_counts(installed(), adapters, ratios, listener)
     if not counts:
         raise SpecError(f"no adapter of {', '.join(adapters)} knows a published model")
     if output is not None:

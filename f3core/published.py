@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from f3core.adapter import Adapter, Published, Sketch
 from f3core.costs import Costs, unit_saving
 from f3core.flops import costs
+from f3core.measure import Listener
 from f3core.meta import meta_copy
 from f3core.plan import Unit, make_units, select
 from f3core.registry import Registry
@@ -44,23 +46,33 @@ class PublishedCount:
     kinds: dict[AttentionKind, int]
     macs: int
     prunings: tuple[Pruning, ...]
+    seconds: float
+    """that counting took"""
 
 
 def published_counts(
-    registry: Registry, adapters: Iterable[str] = (), ratios: Sequence[float] = (0.25, 0.5, 0.75)
-) -> Iterator[PublishedCount]:
+    registry: Registry,
+    adapters: Iterable[str] = (),
+    ratios: Sequence[float] = (0.25, 0.5, 0.75),
+    listener: Listener = lambda task, done, total: None,
+) -> list[PublishedCount]:
     """Counts of everything that the named adapters (all, when none is named) publish, one model after the other.
 
     Where units cost alike, which ones go does not matter to a count; where they do not, the last layers go. Raises
     `PluginError` for an adapter that is not registered.
     """
-    for name in list(adapters) or registry.names("adapter"):
-        adapter: Adapter = registry.make("adapter", name)
-        for published in adapter.published():
-            yield _count(adapter, published, ratios)
+    known: list[Adapter] = [registry.make("adapter", name) for name in list(adapters) or registry.names("adapter")]
+    models = [(adapter, published) for adapter in known for published in adapter.published()]
+    counts: list[PublishedCount] = []
+    for adapter, published in models:
+        listener("Counting models", len(counts), len(models))
+        counts.append(_count(adapter, published, ratios))
+    listener("Counting models", len(counts), len(models))
+    return counts
 
 
 def _count(adapter: Adapter, published: Published, ratios: Sequence[float]) -> PublishedCount:
+    began = time.perf_counter()
     sketch = published.sketch()
     priced = costs(adapter, sketch.denoisers, sketch.inputs, [TARGET])
     sites = [site for name, denoiser in sketch.denoisers.items() for site in adapter.sites(denoiser, name)]
@@ -80,6 +92,7 @@ def _count(adapter: Adapter, published: Published, ratios: Sequence[float]) -> P
             for removal in dict.fromkeys(r for site in sites for r in site.removals.get(TARGET, ()))
             for ratio in ratios
         ),
+        seconds=time.perf_counter() - began,
     )
 
 

@@ -26,12 +26,14 @@ def _heads(ratios: Sequence[float]) -> list[str]:
     return ["model", "clip", "parameters", "MACs", *maps, "removal", *saved, "parameters gone"]
 
 
-def _rows(count: PublishedCount) -> list[list[str]]:
-    """A row a removal; the model is told in the first."""
+def _rows(count: PublishedCount, ratios: Sequence[float]) -> list[list[str]]:
+    """A row a removal; the model is told in the first. One row where nothing can lose TA."""
     by_removal: dict[Removal, list[Pruning]] = {}
     for pruning in count.prunings:
         by_removal.setdefault(pruning.removal, []).append(pruning)
     told = [count.name, count.clip, si(count.parameters), si(count.forward), *(si(count.kinds[kind]) for kind in KINDS)]
+    if not by_removal:
+        return [[*told, "no TA", *[""] * len(ratios), ""]]
     rows: list[list[str]] = []
     for removal, prunings in by_removal.items():
         saved = [f"−{1 - pruning.macs / count.macs:.1%}" for pruning in prunings]
@@ -46,13 +48,14 @@ def _ratios(counts: Sequence[PublishedCount]) -> list[float]:
 
 def published_table(counts: Sequence[PublishedCount]) -> RenderableType:
     """For a terminal, which is narrow: the clip stands under the model's name, and of the maps only TA's are told."""
-    heads = _heads(_ratios(counts))
+    ratios = _ratios(counts)
+    heads = _heads(ratios)
     shown = [i for i, head in enumerate(heads) if head not in ("clip", "CA maps", "SA maps")]
     table = Table(title="Published sizes, one forward of one row")
     for i in shown:
         table.add_column(heads[i], justify="left" if i == 0 else "right")
     for count in counts:
-        rows = [[cell.strip() for cell in row] for row in _rows(count)]
+        rows = [[cell.strip() for cell in row] for row in _rows(count, ratios)]
         for row in rows:
             row[0] = f"{row[0]}\n{row[1]}".strip()
             table.add_row(*(row[i] for i in shown))
@@ -62,10 +65,13 @@ def published_table(counts: Sequence[PublishedCount]) -> RenderableType:
 
 def published_markdown(counts: Sequence[PublishedCount], made: str) -> str:
     """A page; ``made`` says when, on which machine and by which command."""
-    heads = _heads(_ratios(counts))
+    ratios = _ratios(counts)
+    heads = _heads(ratios)
     lines = ["# Published models, counted from their configs", "", made, "", ABOUT, ""]
     lines += [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    lines += [f"| {' | '.join(cell.strip() for cell in row)} |" for count in counts for row in _rows(count)]
+    lines += [f"| {' | '.join(cell.strip() for cell in row)} |" for count in counts for row in _rows(count, ratios)]
+    slowest = max(counts, key=lambda count: count.seconds)
+    lines += ["", f"The slowest to count was {slowest.name}, {slowest.seconds:.1f} s."]
     return "\n".join(lines) + "\n"
 
 

@@ -55,6 +55,12 @@ def test_the_command_prints_and_writes_a_table(f3core_cli: Callable[..., tuple[i
     assert [count["name"] for count in found] == [row.split(" | ")[0].removeprefix("| ") for row in rows]
 
 
+def test_a_model_without_temporal_attention_says_so() -> None:
+    counts = published_counts(installed(), ["sana-video"])
+    assert counts
+    assert "| no TA |" in published_markdown(counts, "")
+
+
 def test_a_page_says_how_it_was_made(wan: dict[str, PublishedCount]) -> None:
     assert "made today" in published_markdown(list(wan.values()), "made today")
 
