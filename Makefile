@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# What pruned models are tested together with is only needed by tests, and slows every start of diffusers.
+# What pruned models are tried together with is only needed by tests, and slows every start of diffusers.
 TEST_STAMP := $(VENV)/.installed-for-tests
 # Tests of one file or class stay in one process, which makes their models once.
 WORKERS ?= 2
@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[composition]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests]'
 	touch $(TEST_STAMP)
 
 clean:
