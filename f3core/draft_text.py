@@ -28,6 +28,14 @@ def indented(lines: Iterable[str], by: int = 4) -> list[str]:
     return [f"{' ' * by}{line}" if line else "" for line in lines]
 
 
+def called(name: str, options: Sequence[str], *, by: int) -> list[str]:
+    """An item ``name(options),`` of a dict ``by`` levels deep in a class: a line if it fits, or one an option."""
+    line = f"{name}({', '.join(options)}),"
+    if len(line) + 4 * by <= WIDTH:
+        return [line]
+    return [f"{name}(", *indented([f"{each}," for each in options]), "),"]
+
+
 def video_of(inputs: Sequence[ForwardArgument]) -> ForwardArgument | None:
     """The argument that holds the noisy latents: the first that is a video."""
     return next((each for each in inputs if each.is_video), None)
@@ -65,7 +73,9 @@ def input_lines(inputs: Sequence[ForwardArgument], config: Mapping[str, Any], di
     for each in inputs:
         if each.unnamed:
             numbers = " and ".join(map(str, each.unnamed))
-            words = f"{numbers} of {each.value} in no entry of the config; say how it follows from the config"
+            words = (
+                f"the config has no entry of {numbers}, as in {each.name}={each.value}; say how it follows from others"
+            )
             lines += mark(words, decide=True)
         lines.append(f'"{each.name}": {each.source(config, dialect)},')
     return lines

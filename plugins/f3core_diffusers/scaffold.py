@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from f3core.block_stacks import InBlock, Stack, interleaved, seen, stacks
-from f3core.draft_text import EXAMPLE_INPUTS, indented, input_lines, mark, packed_sizes, sizes_of, text_of, video_of
+from f3core.draft_text import (
+    EXAMPLE_INPUTS,
+    called,
+    indented,
+    input_lines,
+    mark,
+    packed_sizes,
+    sizes_of,
+    text_of,
+    video_of,
+)
 from f3core.input_code import Dialect, ForwardArgument
 from f3core.inspect_model import Group
 from f3core.shrinking import patch_frames
@@ -116,7 +126,7 @@ def _module(module: InBlock) -> list[str]:
         options.append(f'output="{group.output}"' if group.output else "output=None")
     if any(role.remark for role in group.roles):
         lines += mark("; ".join(role.remark for role in group.roles if role.remark), decide=True)
-    return [*lines, f'"{module.name}": {name}({", ".join(options)}),']
+    return [*lines, *called(f'"{module.name}": {name}', options, by=3)]
 
 
 def _pattern(group: Group) -> tuple[str, list[str]]:
