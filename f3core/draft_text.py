@@ -73,9 +73,7 @@ def input_lines(inputs: Sequence[ForwardArgument], config: Mapping[str, Any], di
     for each in inputs:
         if each.unnamed:
             numbers = " and ".join(map(str, each.unnamed))
-            words = (
-                f"the config has no entry of {numbers}, as in {each.name}={each.value}; say how it follows from others"
-            )
+            words = f"the config has no {numbers}, as in {each.name}={each.value}; say how it follows from the config"
             lines += mark(words, decide=True)
         lines.append(f'"{each.name}": {each.source(config, dialect)},')
     return lines
