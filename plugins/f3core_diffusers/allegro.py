@@ -13,7 +13,8 @@ from diffusers import AutoencoderKLAllegro
 from diffusers.models.embeddings import get_3d_rotary_pos_embed_allegro
 from torch import nn
 
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.sketch import codec_size
 
@@ -30,6 +31,7 @@ def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> t
 class AllegroAdapter(BlocksAdapter):
     name = "allegro"
     timestep_at = 2
+    text_channels = "caption_channels"
     stacks = {"transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross()}}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
 
@@ -39,22 +41,22 @@ class AllegroAdapter(BlocksAdapter):
         pipeline.vae.enable_slicing()  # and clip by clip
         return pipeline
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, device, text = denoiser.config, denoiser.device, text or 512
-        grid = tuple(size // by for size, by in zip((frames, height, width), self.patch(denoiser), strict=True))
-        scale = tuple(config[f"interpolation_scale_{axis}"] for axis in "thw")
-        start = (0, 0), grid[1:]
+    def inputs(self, example: Example) -> dict[str, Any]:
+        config = example.config
+        size = example.frames, example.height, example.width
+        grid = tuple(number // by for number, by in zip(size, self.patch(example.denoiser), strict=True))
+        scale, start = tuple(config[f"interpolation_scale_{axis}"] for axis in "thw"), ((0, 0), grid[1:])
         tables = get_3d_rotary_pos_embed_allegro(
-            config.attention_head_dim, start, grid[1:], grid[0], interpolation_scale=scale, device=device
+            config.attention_head_dim,
+            start,
+            grid[1:],
+            grid[0],
+            interpolation_scale=scale,
+            device=example.denoiser.device,
         )
-        places = torch.cartesian_prod(*(torch.arange(size, device=device) for size in grid))
-        return {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "encoder_hidden_states": torch.randn(batch, 1, text, config.caption_channels, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_attention_mask": padding_mask(denoiser, batch, text),
+        places = torch.cartesian_prod(*map(example.places, grid))
+        return super().inputs(example) | {
+            "encoder_hidden_states": example.noise(1, example.text, config.caption_channels),
+            "encoder_attention_mask": example.padding_mask(),
             "image_rotary_emb": (tables[:3], tuple(places.T[:, None].contiguous())),
-            "return_dict": False,
         }

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from diffusers.models.attention import FreeNoiseTransformerBlock
 from torch import nn
 
 from f3core.errors import ModelError
 from f3core.guidance import take_rows
 from f3core.sites import Layout
-from f3core_diffusers.blocks import like
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Pattern
 from f3core_diffusers.unets import IN_FRAMES, OVER_FRAMES, UNetAdapter
 
@@ -59,17 +58,11 @@ class AnimateDiffAdapter(UNetAdapter):
         frames = range(rows.start * layout.frames, rows.stop * layout.frames)
         return take_rows(super().take_rows(arguments, layout, rows), layout.batch * layout.frames, frames)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        size = {"frames": frames, "height": height, "width": width, "batch": batch, "text": text}
-        inputs = super().example_inputs(denoiser, **size)
-        inputs["encoder_hidden_states"] = inputs["encoder_hidden_states"].repeat_interleave(frames, dim=0)
-        config = denoiser.config
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs, config = super().inputs(example), example.config
+        inputs["encoder_hidden_states"] = inputs["encoder_hidden_states"].repeat_interleave(example.frames, dim=0)
         if config.addition_embed_type == "text_time":
             pooled = config.projection_class_embeddings_input_dim - TIME_IDS * config.addition_time_embed_dim
-            inputs["added_cond_kwargs"] = {
-                "text_embeds": torch.randn(batch, pooled, **like(denoiser)),
-                "time_ids": torch.full((batch, TIME_IDS), 512.0, **like(denoiser)),
-            }
+            ids = example.full(512.0, TIME_IDS)
+            inputs["added_cond_kwargs"] = {"text_embeds": example.noise(pooled), "time_ids": ids}
         return inputs

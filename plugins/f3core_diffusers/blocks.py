@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from f3core.adapter import Sketch
@@ -13,6 +12,7 @@ from f3core.clock import Gate
 from f3core.segments import argument
 from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_diffusers.base import DiffusersAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Pattern, PatternSite
 from f3core_diffusers.sketch import LatentSize, codec_size, sketch
 
@@ -21,12 +21,18 @@ class BlocksAdapter(DiffusersAdapter):
     """An adapter says which pattern each attention module follows, and how latents and text reach the forward.
 
     ``stacks``: by path of a list of blocks, in the order in which they run, the patterns of a block's attention
-    modules, by name, in that order too. ``text``: name and position of the forward's text embeddings [..., T, C].
-    ``usual_call``: pipeline arguments whose defaults the pipeline decides in its code.
+    modules, by name, in that order too. ``video``: name of the forward's first argument, latents whose ``axes`` behind
+    the rows are channels, frames, rows and columns in some order. ``text``: name and position of its text embeddings
+    [..., T, C], whose C is the config's ``text_channels``, and T usually ``usual_text``, a number or the config's entry
+    of that name. ``usual_call``: pipeline arguments whose defaults the pipeline decides in its code.
     """
 
     stacks: ClassVar[Mapping[str, Mapping[str, Pattern]]]
+    video: ClassVar[str] = "hidden_states"
+    axes: ClassVar[str] = "CFHW"
     text: ClassVar[tuple[str, int]] = ("encoder_hidden_states", 1)
+    text_channels: ClassVar[str] = "text_embed_dim"
+    usual_text: ClassVar[int | str] = 512
     usual_call: ClassVar[Mapping[str, Any]] = {}
     latent_size: ClassVar[LatentSize] = staticmethod(codec_size)
 
@@ -58,9 +64,10 @@ class BlocksAdapter(DiffusersAdapter):
         return tuple(size) if isinstance(size, Sequence) else (by_frame, size, size)  # type: ignore[return-value]
 
     def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
-        """Rows, latent frames, latent rows and columns of a forward; from [B, C, F, H, W] unless overridden."""
-        batch, _, frames, height, width = argument(args, kwargs, "hidden_states", 0).shape
-        return batch, frames, height, width
+        """Rows, latent frames, latent rows and columns of a forward."""
+        batch, *rest = argument(args, kwargs, self.video, 0).shape
+        size = dict(zip(self.axes, rest, strict=True))
+        return batch, size["F"], size["H"], size["W"]
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
         batch, frames, height, width = self.latents(args, kwargs)
@@ -72,22 +79,22 @@ class BlocksAdapter(DiffusersAdapter):
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         return sketch(self, source, self.latent_size, steps=steps, call=call, usual=self.usual_call)
 
+    def example_inputs(
+        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
+    ) -> dict[str, Any]:
+        usual = self.usual_text if isinstance(self.usual_text, int) else denoiser.config[self.usual_text]
+        return self.inputs(Example(denoiser, batch, frames, height, width, text or usual))
 
-def like(denoiser: nn.Module) -> dict[str, Any]:
-    """Device and dtype of a denoiser, for tensors of its inputs."""
-    return {"device": denoiser.device, "dtype": denoiser.dtype}
-
-
-def timestep(denoiser: nn.Module, batch: int) -> torch.Tensor:
-    """A timestep [B] in the middle of a generation."""
-    return torch.full((batch,), 500.0, device=denoiser.device)  # type: ignore[arg-type]
-
-
-def padding_mask(denoiser: nn.Module, batch: int, text: int) -> torch.Tensor:
-    """A mask [B, T] of text tokens, 0 at padding: the last third of every second row."""
-    mask = torch.ones(batch, text, dtype=torch.long, device=denoiser.device)  # type: ignore[arg-type]
-    mask[1::2, text - text // 3 :] = 0
-    return mask
+    def inputs(self, example: Example) -> dict[str, Any]:
+        """Keyword arguments of a forward: latents, timestep and text, to which an adapter adds what else it takes."""
+        config = example.config
+        size = {"C": config.in_channels, "F": example.frames, "H": example.height, "W": example.width}
+        return {
+            self.video: example.noise(*(size[axis] for axis in self.axes)),
+            "timestep": example.timestep(),
+            self.text[0]: example.noise(example.text, config[self.text_channels]),
+            "return_dict": False,
+        }
 
 
 def _pattern(site: AttentionSite) -> Pattern:

@@ -7,13 +7,11 @@ A spec gives the face as paths of safetensors files, ``id_cond`` and ``id_vit_hi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn
-
-from f3core_diffusers.blocks import like
 from f3core_diffusers.cogvideox import CogVideoXAdapter
+from f3core_diffusers.examples import Example
 
 VIT_TOKENS = 577
 """tokens of a face in each of the picture encoder's layers"""
@@ -22,13 +20,11 @@ VIT_TOKENS = 577
 class ConsisIDAdapter(CogVideoXAdapter):
     name = "consisid"
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, size = denoiser.config, {"frames": frames, "height": height, "width": width}
-        inputs = super().example_inputs(denoiser, **size, batch=batch, text=text)
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs, config = super().inputs(example), example.config
         if config.is_train_face:  # one face for all rows
-            seen = (1, VIT_TOKENS, config.LFE_vit_dim)
-            inputs["id_cond"] = torch.randn(1, config.LFE_id_dim, **like(denoiser))
-            inputs["id_vit_hidden"] = [torch.randn(seen, **like(denoiser)) for _ in range(config.LFE_num_scale)]
+            face = replace(example, batch=1)
+            inputs["id_cond"] = face.noise(config.LFE_id_dim)
+            seen = (face.noise(VIT_TOKENS, config.LFE_vit_dim) for _ in range(config.LFE_num_scale))
+            inputs["id_vit_hidden"] = list(seen)
         return inputs

@@ -20,7 +20,8 @@ from torch import nn
 
 from f3core.segments import argument
 from f3core.sites import Layout
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.sketch import codec_size
 
@@ -60,26 +61,15 @@ class CosmosAdapter(BlocksAdapter):
             found = scheduler.timesteps if isinstance(scheduler, EDMEulerScheduler) else scheduler.sigmas[:steps]
         return tuple(dict.fromkeys(float(level) for level in found))
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 512
-        noise = timestep(denoiser, batch)
+    def inputs(self, example: Example) -> dict[str, Any]:
+        config, inputs = example.config, super().inputs(example) | {"fps": 30}
         if config.extra_pos_embed_type is None:  # since Predict2, every frame has its own
-            noise = noise.view(-1, 1, 1, 1, 1).repeat(1, 1, frames, 1, 1)
-        width_of_text = config.crossattn_proj_in_channels if config.use_crossattn_projection else config.text_embed_dim
-        context = torch.randn(batch, text, width_of_text, **like(denoiser))
-        inputs = {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": noise,
-            "fps": 30,
-            "return_dict": False,
-        }
+            inputs["timestep"] = example.timestep(1, example.frames, 1, 1)
         if config.concat_padding_mask:
-            inputs["padding_mask"] = torch.zeros(1, 1, height, width, **like(denoiser))
+            inputs["padding_mask"] = torch.zeros_like(example.noise(example.height, example.width)[:1, None])
+        if config.use_crossattn_projection:
+            inputs["encoder_hidden_states"] = example.noise(example.text, config.crossattn_proj_in_channels)
         if not config.img_context_dim_in:
-            mask = padding_mask(denoiser, batch, text).bool()
-            return {**inputs, "encoder_hidden_states": context, "attention_mask": mask}
-        tokens, channels = config.img_context_num_tokens, config.img_context_dim_in
-        image = torch.randn(batch, tokens, channels, **like(denoiser))
-        return {**inputs, "encoder_hidden_states": (context, image)}
+            return {**inputs, "attention_mask": example.padding_mask().bool()}
+        image = example.noise(config.img_context_num_tokens, config.img_context_dim_in)
+        return {**inputs, "encoder_hidden_states": (inputs["encoder_hidden_states"], image)}

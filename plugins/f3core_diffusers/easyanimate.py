@@ -13,7 +13,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
-from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
 from f3core_diffusers.sketch import codec_size
 
@@ -28,6 +29,7 @@ def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> t
 
 class EasyAnimateAdapter(BlocksAdapter):
     name = "easyanimate"
+    usual_text = 256
     text = ("encoder_hidden_states", 3)
     stacks = {"transformer_blocks": {"attn1": Joint(text_first=True)}}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
@@ -47,16 +49,9 @@ class EasyAnimateAdapter(BlocksAdapter):
         scheduler.set_timesteps(steps, mu=1)
         return tuple(map(float, scheduler.timesteps))
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, size = denoiser.config, (frames, height, width)
-        inputs = {
-            "hidden_states": torch.randn(batch, config.out_channels, *size, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_hidden_states": torch.randn(batch, text or 256, config.text_embed_dim, **like(denoiser)),
-            "return_dict": False,
-        }
+    def inputs(self, example: Example) -> dict[str, Any]:
+        config, size = example.config, (example.frames, example.height, example.width)
+        inputs = super().inputs(example) | {"hidden_states": example.noise(config.out_channels, *size)}
         if given := config.in_channels - config.out_channels:
-            inputs["inpaint_latents"] = torch.randn(batch, given, *size, **like(denoiser))
+            inputs["inpaint_latents"] = example.noise(given, *size)
         return inputs

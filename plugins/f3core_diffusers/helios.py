@@ -24,7 +24,7 @@ from f3core.segments import text_tokens
 from f3core.sites import AttentionCall, Layout, Removal, Segments
 from f3core_diffusers.arguments import usual_arguments
 from f3core_diffusers.base import DiffusersAdapter
-from f3core_diffusers.blocks import like
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import SA, TA, Cross, Joint, visual_tokens
 from f3core_diffusers.shifted import token_shift
 from f3core_diffusers.wan import WanAdapter, latent_size
@@ -71,24 +71,15 @@ class HeliosAdapter(WanAdapter):
     history: tuple[int, ...] = (16, 2, 1)
     """latent frames of the past in example inputs, far to near; the clip's first one is added to the near"""
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, (long, mid, near) = denoiser.config, self.history
-        shape = (batch, config.in_channels, frames, height, width)
-        inputs = {
-            "hidden_states": torch.randn(shape, **like(denoiser)),
-            "timestep": torch.full((batch,), 500.0, device=denoiser.device),  # type: ignore[arg-type]
-            "encoder_hidden_states": torch.randn(batch, text or 512, config.text_dim, **like(denoiser)),
-            "return_dict": False,
-        }
-        places = torch.arange(1 + long + mid + near + frames, device=denoiser.device)[None]  # type: ignore[call-overload]
-        first, *past, inputs["indices_hidden_states"] = places.split([1, long, mid, near, frames], dim=1)
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs, (long, mid, near) = super().inputs(example), self.history
+        places = example.places(1 + long + mid + near + example.frames)[None]
+        first, *past, inputs["indices_hidden_states"] = places.split([1, long, mid, near, example.frames], dim=1)
         past[-1] = torch.cat([first, past[-1]], dim=1)
         for name, indices in zip(("long", "mid", "short"), past, strict=True):
-            its_shape = (*shape[:2], indices.shape[1], *shape[3:])
+            shape = (example.config.in_channels, indices.shape[1], example.height, example.width)
             inputs[f"indices_latents_history_{name}"] = indices
-            inputs[f"latents_history_{name}"] = torch.randn(its_shape, **like(denoiser))
+            inputs[f"latents_history_{name}"] = example.noise(*shape)
         return inputs
 
     def generate(self, pipeline: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
 from torch import nn
 
@@ -23,7 +22,7 @@ from f3core.adapter import Sketch
 from f3core.segments import argument
 from f3core.sites import Layout
 from f3core_diffusers.arguments import usual_arguments
-from f3core_diffusers.blocks import like
+from f3core_diffusers.examples import Example
 from f3core_diffusers.hunyuan_video import HunyuanVideoAdapter
 from f3core_diffusers.patterns import Between
 from f3core_diffusers.shifted import token_shift
@@ -66,17 +65,14 @@ class HunyuanFramepackAdapter(HunyuanVideoAdapter):
         places = {name: value for name, value in arguments.items() if name.startswith("indices")}
         return {**super().take_rows(arguments, layout, rows), **places}
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        given = {"frames": frames, "height": height, "width": width, "batch": batch, "text": text}
-        inputs, config = super().example_inputs(denoiser, **given), denoiser.config
-        inputs["image_embeds"] = torch.randn(batch, self.image_tokens, config.image_proj_dim, **like(denoiser))
-        places = torch.arange(frames + sum(PAST_FRAMES), device=denoiser.device)  # type: ignore[arg-type]
-        inputs["indices_latents"], *past = places.split([frames, *PAST_FRAMES])
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs, config = super().inputs(example), example.config
+        inputs["image_embeds"] = example.noise(self.image_tokens, config.image_proj_dim)
+        places = example.places(example.frames + sum(PAST_FRAMES))
+        inputs["indices_latents"], *past = places.split([example.frames, *PAST_FRAMES])
         for (name, *_), indices in zip(PAST, past, strict=True):
-            shape = (batch, config.in_channels, len(indices), height, width)
-            inputs[name], inputs[f"indices_{name}"] = torch.randn(shape, **like(denoiser)), indices
+            inputs[name] = example.noise(config.in_channels, len(indices), example.height, example.width)
+            inputs[f"indices_{name}"] = indices
         return inputs
 
     def levels(

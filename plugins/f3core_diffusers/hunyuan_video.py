@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
 
 ANSWER = 4
@@ -43,6 +43,7 @@ class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
         "single_transformer_blocks": {"attn": Joint(output=None)},
     }
     text = ("encoder_hidden_states", 2)
+    usual_text = 256
 
     def guidance_of(self, given: Mapping[str, Any]) -> float:
         """Without a negative prompt the pipelines run no second branch."""
@@ -59,18 +60,11 @@ class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
         every, image = given["image_embed_interleave"] or usual, given["prompt_template"].get("image_emb_len", 576)
         return text - ANSWER + (-(-image // every) if 0 < every < 6 else image)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 256
-        inputs = {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
-            "encoder_attention_mask": padding_mask(denoiser, batch, text),
-            "pooled_projections": torch.randn(batch, config.pooled_projection_dim, **like(denoiser)),
-            "return_dict": False,
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs = super().inputs(example) | {
+            "encoder_attention_mask": example.padding_mask(),
+            "pooled_projections": example.noise(example.config.pooled_projection_dim),
         }
-        if config.guidance_embeds:
-            inputs["guidance"] = torch.full((batch,), 6000.0, **like(denoiser))
+        if example.config.guidance_embeds:
+            inputs["guidance"] = example.full(6000.0)
         return inputs

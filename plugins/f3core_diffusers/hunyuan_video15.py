@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKLHunyuanVideo15, HunyuanVideo15ImageToVideoPipeline
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 from torch import nn
@@ -18,7 +17,8 @@ from torch import nn
 from f3core.segments import argument
 from f3core.sites import Layout
 from f3core_diffusers.arguments import opened
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.hunyuan_video import HunyuanLevels
 from f3core_diffusers.patterns import Joint
 from f3core_diffusers.sketch import codec_size
@@ -45,6 +45,7 @@ class HunyuanVideo15Adapter(HunyuanLevels, BlocksAdapter):
     tells_branches = True
     stacks = {"transformer_blocks": {"attn": Joint()}}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
+    usual_text = sum(USUAL)
     latent_size = staticmethod(_latent_size)
 
     def one_by_one(self, pipeline: Any) -> bool:
@@ -56,20 +57,15 @@ class HunyuanVideo15Adapter(HunyuanLevels, BlocksAdapter):
         text = sum(argument(args, kwargs, *place).shape[1] for place in places)
         return replace(super().layout(denoiser, args, kwargs), text=text)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
+    def inputs(self, example: Example) -> dict[str, Any]:
         """``text`` is the number of all tokens but those of frames, shared out as the usual one is."""
-        config = denoiser.config
-        words, quoted, image = USUAL if text is None else (max(1, text * usual // sum(USUAL)) for usual in USUAL)
-        words += 0 if text is None else text - words - quoted - image
-        return {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch).to(denoiser.dtype),
-            "encoder_hidden_states": torch.randn(batch, words, config.text_embed_dim, **like(denoiser)),
-            "encoder_attention_mask": padding_mask(denoiser, batch, words),
-            "encoder_hidden_states_2": torch.randn(batch, quoted, config.text_embed_2_dim, **like(denoiser)),
-            "encoder_attention_mask_2": padding_mask(denoiser, batch, quoted),
-            "image_embeds": torch.randn(batch, image, config.image_embed_dim, **like(denoiser)),
-            "return_dict": False,
+        config, (words, quoted, image) = example.config, (max(1, example.text * u // sum(USUAL)) for u in USUAL)
+        words += example.text - words - quoted - image
+        inputs = super().inputs(replace(example, text=words))
+        return inputs | {
+            "timestep": inputs["timestep"].to(inputs["hidden_states"].dtype),
+            "encoder_attention_mask": example.padding_mask(words),
+            "encoder_hidden_states_2": example.noise(quoted, config.text_embed_2_dim),
+            "encoder_attention_mask_2": example.padding_mask(quoted),
+            "image_embeds": example.noise(image, config.image_embed_dim),
         }

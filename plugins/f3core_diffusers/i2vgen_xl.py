@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3core_diffusers.blocks import like
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Pattern, Temporal
 from f3core_diffusers.unet3d import UNet3DAdapter
 
@@ -35,17 +35,11 @@ class I2VGenXLAdapter(UNet3DAdapter):
         with _image_latents_drawn(pipeline.vae, seeds):
             return super().generate(pipeline, prompts, steps=steps, seeds=seeds, call=call)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        size = {"frames": frames, "height": height, "width": width, "batch": batch, "text": text}
-        image = torch.randn(batch, 4, frames, height, width, **like(denoiser))
-        embedding = torch.randn(batch, 1, denoiser.config.cross_attention_dim, **like(denoiser))
-        fps = torch.full((batch,), 16, device=denoiser.device)  # type: ignore[arg-type]
-        return super().example_inputs(denoiser, **size) | {
-            "fps": fps,
-            "image_latents": image,
-            "image_embeddings": embedding,
+    def inputs(self, example: Example) -> dict[str, Any]:
+        return super().inputs(example) | {
+            "fps": example.full(16).long(),
+            "image_latents": example.noise(4, example.frames, example.height, example.width),
+            "image_embeddings": example.noise(1, example.config.cross_attention_dim),
         }
 
 

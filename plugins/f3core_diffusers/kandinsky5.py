@@ -9,16 +9,14 @@ seconds, and Pro) attend to blocks of keys that flex attention picks anew in eve
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from f3core.errors import ModelError
-from f3core.segments import argument
 from f3core.sites import AttentionSite
-from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.sketch import codec_size
 
@@ -26,6 +24,7 @@ from f3core_diffusers.sketch import codec_size
 class Kandinsky5Adapter(BlocksAdapter):
     name = "kandinsky5"
     timestep_at = 2
+    axes = "FHWC"
     conditional_first = True
     stacks = {  # noqa: RUF012
         "visual_transformer_blocks": {
@@ -44,23 +43,17 @@ class Kandinsky5Adapter(BlocksAdapter):
             )
         return super().sites(denoiser, component)
 
-    def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
-        batch, frames, height, width, _ = argument(args, kwargs, "hidden_states", 0).shape
-        return batch, frames, height, width
-
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 512
+    def inputs(self, example: Example) -> dict[str, Any]:
+        config, size = example.config, (example.frames, example.height, example.width)
         channels = config.in_visual_dim * 2 + 1 if config.visual_cond else config.in_visual_dim
-        grid = (size // by for size, by in zip((frames, height, width), self.patch(denoiser), strict=True))
+        grid = (number // by for number, by in zip(size, self.patch(example.denoiser), strict=True))
         return {
-            "hidden_states": torch.randn(batch, frames, height, width, channels, **like(denoiser)),
-            "encoder_hidden_states": torch.randn(batch, text, config.in_text_dim, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "pooled_projections": torch.randn(batch, config.in_text_dim2, **like(denoiser)),
-            "visual_rope_pos": [torch.arange(size, device=denoiser.device) for size in grid],
-            "text_rope_pos": torch.arange(text, device=denoiser.device),
+            "hidden_states": example.noise(*size, channels),
+            "encoder_hidden_states": example.noise(example.text, config.in_text_dim),
+            "timestep": example.timestep(),
+            "pooled_projections": example.noise(config.in_text_dim2),
+            "visual_rope_pos": [example.places(number) for number in grid],
+            "text_rope_pos": example.places(example.text),
             "scale_factor": (1.0, 2.0, 2.0),
             "return_dict": False,
         }

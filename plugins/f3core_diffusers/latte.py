@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
 from f3core_diffusers.sketch import codec_size
 
@@ -28,6 +27,8 @@ def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> t
 class LatteAdapter(BlocksAdapter):
     name = "latte"
     text = ("encoder_hidden_states", 2)
+    text_channels = "caption_channels"
+    usual_text = 120
     latent_size = staticmethod(_latent_size)
     stacks = {  # noqa: RUF012
         "transformer_blocks": {"attn1": Spatial(("norm1",)), "attn2": Cross(rows=Rows.FRAME)},
@@ -44,14 +45,3 @@ class LatteAdapter(BlocksAdapter):
                     for name, pattern in patterns.items()
                 },
             )
-
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config = denoiser.config
-        return {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_hidden_states": torch.randn(batch, text or 120, config.caption_channels, **like(denoiser)),
-            "return_dict": False,
-        }

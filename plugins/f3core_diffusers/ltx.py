@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from f3core.errors import ModelError
 from f3core.segments import argument
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.shifted import shifted_levels
 
@@ -50,6 +50,8 @@ def by_token(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, A
 class LTXAdapter(BlocksAdapter):
     name = "ltx"
     timestep_at = 2
+    text_channels = "caption_channels"
+    usual_text = 128
     stacks = {"transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross()}}  # noqa: RUF012
 
     def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -68,18 +70,11 @@ class LTXAdapter(BlocksAdapter):
     ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
         return [(by_token(given, inputs), rows)]
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 128
-        return {
-            "hidden_states": torch.randn(batch, frames * height * width, config.in_channels, **like(denoiser)),
-            "encoder_hidden_states": torch.randn(batch, text, config.caption_channels, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_attention_mask": padding_mask(denoiser, batch, text),
-            "num_frames": frames,
-            "height": height,
-            "width": width,
+    def inputs(self, example: Example) -> dict[str, Any]:
+        size = {"num_frames": example.frames, "height": example.height, "width": example.width}
+        return super().inputs(example) | {
+            "hidden_states": example.noise(math.prod(size.values()), example.config.in_channels),
+            "encoder_attention_mask": example.padding_mask(),
             "rope_interpolation_scale": (8 / 25, 32, 32),
-            "return_dict": False,
+            **size,
         }

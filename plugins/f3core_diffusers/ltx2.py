@@ -10,17 +10,18 @@ one whose streams do not hear each other. They cost less and are kinds of their 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from f3core.segments import argument
 from f3core.sites import FORWARD, AttentionSite, Layout
 from f3core_diffusers.arguments import usual_arguments
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.ltx import by_token, packed_size
 from f3core_diffusers.patterns import Cross, Full3D, Pattern
 from f3core_diffusers.shifted import shifted_levels
@@ -50,6 +51,7 @@ class LTX2Adapter(BlocksAdapter):
         "transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross(companions=("norm2",))}
     }
     text = ("encoder_hidden_states", 2)
+    usual_text = 1024
     usual_call = {"num_frames": 121}  # noqa: RUF012
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
@@ -98,7 +100,7 @@ class LTX2Adapter(BlocksAdapter):
         self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]
     ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
         once, heard = (1,) * len(rows), _heard(denoiser, given["num_frames"] / given["frame_rate"])
-        audio = torch.randn(1, heard, denoiser.config.audio_in_channels, **like(denoiser))
+        audio = inputs["audio_hidden_states"][:, :1].repeat(1, heard, 1)
         inputs = by_token(given, {**inputs, "audio_hidden_states": audio, "audio_num_frames": heard})
         inputs |= {"audio_timestep": inputs["sigma"], "use_cross_timestep": given["use_cross_timestep"]}
         found = [(inputs, rows)]
@@ -109,27 +111,23 @@ class LTX2Adapter(BlocksAdapter):
             found.append(({**inputs, "isolate_modalities": True}, once))
         return found
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 1024
-        heard = _heard(denoiser, ((frames - 1) * config.vae_scale_factors[0] + 1) / FRAME_RATE)
+    def inputs(self, example: Example) -> dict[str, Any]:
+        config, size = example.config, (example.frames, example.height, example.width)
+        heard = _heard(example.denoiser, ((example.frames - 1) * config.vae_scale_factors[0] + 1) / FRAME_RATE)
         projected = config.use_prompt_embeddings
         channels = config.caption_channels if projected else config.cross_attention_dim
         audio_channels = config.caption_channels if projected else config.audio_cross_attention_dim
-        noise = timestep(denoiser, batch)
+        noise = example.timestep()
         return {
-            "hidden_states": torch.randn(batch, frames * height * width, config.in_channels, **like(denoiser)),
-            "audio_hidden_states": torch.randn(batch, heard, config.audio_in_channels, **like(denoiser)),
-            "encoder_hidden_states": torch.randn(batch, text, channels, **like(denoiser)),
-            "audio_encoder_hidden_states": torch.randn(batch, text, audio_channels, **like(denoiser)),
+            "hidden_states": example.noise(math.prod(size), config.in_channels),
+            "audio_hidden_states": example.noise(heard, config.audio_in_channels),
+            "encoder_hidden_states": example.noise(example.text, channels),
+            "audio_encoder_hidden_states": example.noise(example.text, audio_channels),
             "timestep": noise,
             "sigma": noise,
-            "encoder_attention_mask": padding_mask(denoiser, batch, text),
-            "audio_encoder_attention_mask": padding_mask(denoiser, batch, text),
-            "num_frames": frames,
-            "height": height,
-            "width": width,
+            "encoder_attention_mask": example.padding_mask(),
+            "audio_encoder_attention_mask": example.padding_mask(),
+            **dict(zip(("num_frames", "height", "width"), size, strict=True)),
             "audio_num_frames": heard,
             "return_dict": False,
         }

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
-from torch import nn
 
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
 
 NOISELESS = 1000.0
@@ -26,6 +25,7 @@ THRESHOLD = 0.025
 class MochiAdapter(BlocksAdapter):
     name = "mochi"
     timestep_at = 2
+    usual_text = "max_sequence_length"
     stacks = {"transformer_blocks": {"attn1": Joint(row_by_row=True)}}  # noqa: RUF012
     usual_call = {"height": 480, "width": 848}  # noqa: RUF012
 
@@ -38,14 +38,5 @@ class MochiAdapter(BlocksAdapter):
         scheduler.set_timesteps(sigmas=np.array(linear_quadratic_schedule(steps, THRESHOLD)))
         return tuple(NOISELESS - float(t) for t in scheduler.timesteps)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or denoiser.config.max_sequence_length
-        return {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_attention_mask": padding_mask(denoiser, batch, text).bool(),
-            "return_dict": False,
-        }
+    def inputs(self, example: Example) -> dict[str, Any]:
+        return super().inputs(example) | {"encoder_attention_mask": example.padding_mask().bool()}

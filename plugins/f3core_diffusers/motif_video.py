@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from diffusers import MotifVideoImage2VideoPipeline
 from torch import nn
 
 from f3core.adapter import Sketch
 from f3core.sites import Layout
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Joint, Paired, Pattern
 from f3core_diffusers.shifted import shifted_levels
 from f3core_diffusers.sketch import picture_tokens
@@ -59,19 +59,10 @@ class MotifVideoAdapter(BlocksAdapter):
         frames, height, width = size
         return shifted_levels(scheduler, steps, (frames, height // PATCH, width // PATCH))
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 512
-        inputs = {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_hidden_states": torch.randn(batch, text, config.text_embed_dim, **like(denoiser)),
-            "encoder_attention_mask": padding_mask(denoiser, batch, text).bool(),
-            "return_dict": False,
-        }
-        if self.image_tokens and config.image_embed_dim is not None:
-            inputs["image_embeds"] = torch.randn(batch, self.image_tokens, config.image_embed_dim, **like(denoiser))
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs = super().inputs(example) | {"encoder_attention_mask": example.padding_mask().bool()}
+        if self.image_tokens and example.config.image_embed_dim is not None:
+            inputs["image_embeds"] = example.noise(self.image_tokens, example.config.image_embed_dim)
         return inputs
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:

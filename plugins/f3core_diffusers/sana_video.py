@@ -10,13 +10,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from diffusers.pipelines.sana_video.pipeline_sana_video import ASPECT_RATIO_480_BIN, ASPECT_RATIO_720_BIN
 from diffusers.video_processor import VideoProcessor
 from torch import nn
 
 from f3core_diffusers.base import DiffusersAdapter
-from f3core_diffusers.blocks import BlocksAdapter, like, padding_mask, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross
 from f3core_diffusers.sketch import codec_size
 
@@ -37,20 +37,13 @@ def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> t
 class SanaVideoAdapter(BlocksAdapter):
     name = "sana-video"
     timestep_at = 2
+    text_channels = "caption_channels"
+    usual_text = 300
     stacks = {"transformer_blocks": {"attn2": Cross()}}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config, text = denoiser.config, text or 300
-        return {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "encoder_hidden_states": torch.randn(batch, text, config.caption_channels, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_attention_mask": padding_mask(denoiser, batch, text),
-            "return_dict": False,
-        }
+    def inputs(self, example: Example) -> dict[str, Any]:
+        return super().inputs(example) | {"encoder_attention_mask": example.padding_mask()}
 
     def one_by_one(self, pipeline: Any) -> bool:
         return "image" in inspect.signature(type(pipeline).__call__).parameters
@@ -62,10 +55,7 @@ class SanaVideoAdapter(BlocksAdapter):
 class TimestepsOfTokens(SanaVideoAdapter):
     """Where the image-to-video pipeline runs the model."""
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
-        by_frame, by_row, by_column = self.patch(denoiser)
-        grid = (1, frames // by_frame, height // by_row, width // by_column)
-        return {**inputs, "timestep": inputs["timestep"].reshape(-1, 1, 1, 1, 1).repeat(1, *grid)}
+    def inputs(self, example: Example) -> dict[str, Any]:
+        by_frame, by_row, by_column = self.patch(example.denoiser)
+        grid = (1, example.frames // by_frame, example.height // by_row, example.width // by_column)
+        return super().inputs(example) | {"timestep": example.timestep(*grid)}

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from f3core.block_stacks import InBlock, Stack, interleaved, seen, stacks
 from f3core.draft_text import (
-    EXAMPLE_INPUTS,
     called,
     indented,
     input_lines,
     mark,
     packed_sizes,
-    sizes_of,
     text_of,
     video_of,
 )
-from f3core.input_code import Dialect, ForwardArgument
+from f3core.input_code import ForwardArgument
 from f3core.inspect_model import Group
 from f3core.shrinking import patch_frames
 from f3core.sites import AttentionKind
@@ -26,14 +26,10 @@ if TYPE_CHECKING:
     from f3core.scaffold import Subject
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
-DIALECT = Dialect(
-    like="**like(denoiser)",
-    device="denoiser.device",
-    timestep="timestep(denoiser, batch)",
-    mask="padding_mask(denoiser, batch, text)",
-)
 OUTPUT = "to_out.0"
 """what patterns take a module's linear map to be called"""
+SIZES = {"B": "batch", "F": "frames", "H": "height", "W": "width", "T": "text"}
+"""attributes of an `Example` by the letters of ``--input``"""
 TEXT_LENGTHS = ("max_text_seq_length", "text_len", "text_seq_len")
 """names in a config of the usual number of text tokens"""
 
@@ -58,21 +54,49 @@ def draft(subject: Subject) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _FromExample:
+    """Sizes and tensors of an `Example`."""
+
+    sizes: Mapping[str, str] = MappingProxyType({letter: f"example.{name}" for letter, name in SIZES.items()})
+
+    def noise(self, shape: Sequence[str]) -> str:
+        return self._rows("noise({})", shape)
+
+    def full(self, value: int, shape: Sequence[str], dtype: str | None) -> str:
+        return self._rows(f"full({value}, {{}})", shape) + (f".{dtype}()" if dtype else "")
+
+    def timestep(self, shape: Sequence[str]) -> str:
+        return self._rows("timestep({})", shape)
+
+    def mask(self) -> str:
+        return "example.padding_mask()"
+
+    def places(self, number: str) -> str:
+        return f"example.places({number})"
+
+    def _rows(self, made: str, shape: Sequence[str]) -> str:
+        """Of a row a clip, or of other rows."""
+        first, *rest = shape
+        if first == self.sizes["B"]:
+            return f"example.{made.format(', '.join(rest))}".replace(", )", ")")
+        if first.startswith(f"{self.sizes['B']} * "):
+            each = first.removeprefix(f"{self.sizes['B']} * ")
+            return f"example.{made.format(', '.join([each, *rest]))}.flatten(0, 1)"
+        return f"example.{made.format(', '.join(shape))}[0]"
+
+
 def _imports(body: str) -> list[str]:
-    blocks = [name for name in ("like", "padding_mask", "timestep") if f"{name}(denoiser" in body]
     patterns = [name for name in ("Cross", "Full3D", "Joint", "Rows", "Spatial", "Temporal") if _used(name, body)]
     lines = ["from __future__ import annotations", ""]
-    lines += [f"from collections.abc import {'Mapping, Sequence' if 'Sequence[Any]' in body else 'Mapping'}"] * (
-        "Mapping[" in body
-    )
+    lines += ["from collections.abc import Mapping, Sequence"] * ("Sequence[Any]" in body)
+    lines += ["from dataclasses import replace"] * ("replace(" in body)
     lines += ["from typing import Any", ""]
-    lines += ["import torch"] * ("torch." in body)
     lines += ["from f3core.errors import ModelError"] * ("ModelError(" in body)
     lines += ["from f3core.segments import argument"] * ("argument(" in body)
     lines += ["from f3core.sites import Layout"] * ("Layout" in body)
-    lines += [f"from f3core_diffusers.blocks import BlocksAdapter{''.join(f', {name}' for name in blocks)}"]
+    lines += ["from f3core_diffusers.blocks import BlocksAdapter", "from f3core_diffusers.examples import Example"]
     lines += [f"from f3core_diffusers.patterns import {', '.join(patterns)}"] * bool(patterns)
-    return [*lines, "from torch import nn"]
+    return [*lines, *["from torch import nn"] * ("nn.Module" in body)]
 
 
 def _used(pattern: str, body: str) -> bool:
@@ -85,12 +109,21 @@ def _facts(subject: Subject) -> list[str]:
     named = next((each for each in subject.inputs if each.is_timestep), None)
     if named is not None and named.name == "timestep":
         lines.append(f"timestep_at = {named.position}")
-    text = text_of(subject.inputs)
+    video, text = video_of(subject.inputs), text_of(subject.inputs)
+    axes = _axes(video)
+    if video is not None and axes and video.name != "hidden_states":
+        lines.append(f'video = "{video.name}"')
+    if axes and axes != "CFHW":
+        lines.append(f'axes = "{axes}"')
     if text is not None:
         others = [each.name for each in subject.inputs if each.is_text and each is not text]
         if others:
             lines += mark(f"text is {text.name}; no frame attends to {', '.join(others)}")
         lines.append(f'text = ("{text.name}", {text.position})')
+        usual = next((name for name in TEXT_LENGTHS if subject.config.get(name)), None)
+        lines += (
+            [f'usual_text = "{usual}"'] if usual else [*mark("text tokens that its pipelines give"), "usual_text = 512"]
+        )
     lines += mark("the branch of guidance that its pipeline runs first, or stacks first; see `branches` in base.py")
     lines.append("conditional_first = False")
     found, apart = stacks(subject.inspection.groups)
@@ -154,27 +187,24 @@ def _pattern(group: Group) -> tuple[str, list[str]]:
 def _layout(subject: Subject) -> list[str]:
     """Methods that read sizes from the arguments, where those of `BlocksAdapter` do not."""
     video = video_of(subject.inputs)
-    head = ["def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:"]
-    name = subject.model_class.__name__
-    if video is None:
-        words = "rows, latent frames, latent rows and columns of a forward: no argument of it is plainly the video"
-        return [*head, *indented([*mark(words, decide=True), *_open(name, "latents")]), "", *_patch(subject, None)]
-    packed = packed_sizes(video, subject.positions)
-    lines = packed or sizes_of(video)
-    if lines is None:
-        words = f"rows, latent frames, latent rows and columns of {video.name}, which is {video.value}"
-        body = [*mark(words, decide=True), *_open(name, "latents")]
-    elif video.name == "hidden_states" and video.position == 0 and _is_usual(video):
-        return [*_patch(subject, None), *_noise_level(subject), *_no_text(subject)]
-    else:
-        body = [*lines, "return batch, frames, height, width"]
+    packed = packed_sizes(video, subject.positions) if video else None
     rest = [*_patch(subject, packed), *_noise_level(subject), *_no_text(subject)]
-    return [*head, *indented(body), "", *rest]
+    if _axes(video):
+        return rest
+    body = [*packed, "return batch, frames, height, width"] if packed else _open(subject.name, "latents")
+    if packed is None:
+        what = f"{video.name}, which is {video.value}" if video else "its arguments, none of which is plainly a video"
+        body = [*mark(f"rows, latent frames, latent rows and columns of a forward, from {what}", decide=True), *body]
+    head = "def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:"
+    return [head, *indented(body), "", *rest]
 
 
-def _is_usual(video: ForwardArgument) -> bool:
-    parts = [part.strip() for part in video.value.split(",")]
-    return parts[0] == "B" and parts[2:] == ["F", "H", "W"]
+def _axes(video: ForwardArgument | None) -> str | None:
+    """The axes behind the rows of a video that is the first argument; None where it is laid out in another way."""
+    first, *rest = [part.strip() for part in video.value.split(",")] if video else [""]
+    axes = "".join(part if part in SIZES else "C" for part in rest)
+    usual = video is not None and video.position == 0 and first == "B" and sorted(axes) == sorted("CFHW")
+    return axes if usual else None
 
 
 def _open(name: str, method: str) -> list[str]:
@@ -224,19 +254,14 @@ def _no_text(subject: Subject) -> list[str]:
 
 
 def _example_inputs(subject: Subject) -> list[str]:
-    items = input_lines(subject.inputs, subject.config, DIALECT)
-    before = ["config = denoiser.config"] * any("config." in item for item in items)
-    if any("text" in item.partition(": ")[2] for item in items):
-        usual = next((f"config.{name}" for name in TEXT_LENGTHS if subject.config.get(name)), None)
-        if usual is None:
-            before += [*mark("how many text tokens its pipelines give"), "text = text or 512"]
-        else:
-            before.append(f"text = text or {usual}")
+    items = input_lines(subject.inputs, subject.config, _FromExample())
+    before = ["config = example.config"] * any("config." in item for item in items)
     if patch_frames(subject.config) > 1:
-        before += ["by_frame = self.patch(denoiser)[0]", "frames = -(-frames // by_frame) * by_frame"]
+        before += [
+            "by_frame = self.patch(example.denoiser)[0]",
+            "example = replace(example, frames=-(-example.frames // by_frame) * by_frame)",
+        ]
     if subject.left_out:
         before += mark(f"left out: {', '.join(subject.left_out)}; give those that every generation gives")
-    return [
-        *EXAMPLE_INPUTS,
-        *indented([*before, "return {", *indented(items), "}"]),
-    ]
+    head = "def inputs(self, example: Example) -> dict[str, Any]:"
+    return [head, *indented([*before, "return {", *indented(items), "}"])]

@@ -10,24 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from f3core.adapter import Sketch
 from f3core.errors import ModelError
 from f3core_diffusers.base import DiffusersAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.wan import WanAdapter
 
 
 class SkyReelsV2Adapter(WanAdapter):
     name = "skyreels-v2"
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
-        config = denoiser.config
-        forced = config.inject_sample_info or config.num_frame_per_block > 1
-        return _forced(inputs, batch, frames) if forced else inputs
+    def inputs(self, example: Example) -> dict[str, Any]:
+        forced = example.config.inject_sample_info or example.config.num_frame_per_block > 1
+        return super().inputs(example) | (_forced(example) if forced else {})
 
     def as_run_by(self, index: Mapping[str, Any]) -> DiffusersAdapter:
         return DiffusionForcingAdapter() if "DiffusionForcing" in str(index["_class_name"]) else self
@@ -44,16 +39,11 @@ class SkyReelsV2Adapter(WanAdapter):
 class DiffusionForcingAdapter(SkyReelsV2Adapter):
     """Where a diffusion forcing pipeline runs the model, whatever its config says."""
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        inputs = WanAdapter.example_inputs(
-            self, denoiser, frames=frames, height=height, width=width, batch=batch, text=text
-        )
-        return _forced(inputs, batch, frames)
+    def inputs(self, example: Example) -> dict[str, Any]:
+        return super().inputs(example) | _forced(example)
 
 
-def _forced(inputs: dict[str, Any], batch: int, frames: int) -> dict[str, Any]:
-    """Inputs with a timestep for every frame."""
-    each = inputs["timestep"][:, None].repeat(1, frames)
-    return {**inputs, "timestep": each, "enable_diffusion_forcing": True, "fps": [1] * batch}
+def _forced(example: Example) -> dict[str, Any]:
+    """A timestep for every frame."""
+    each = example.timestep(example.frames)
+    return {"timestep": each, "enable_diffusion_forcing": True, "fps": [1] * example.batch}

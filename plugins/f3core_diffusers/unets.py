@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
-from f3core.segments import argument
 from f3core_diffusers.arguments import opened
-from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
 from f3core_diffusers.sketch import codec_size
 
@@ -43,7 +41,10 @@ class UNetAdapter(BlocksAdapter):
     in them. Transformers of one number are one layer."""
 
     components = ("unet",)
+    video = "sample"
     text = ("encoder_hidden_states", 2)
+    text_channels = "cross_attention_dim"
+    usual_text = 77
     latent_size = staticmethod(unet_size)
     transformers: ClassVar[Mapping[str, Transformer]]
 
@@ -53,27 +54,12 @@ class UNetAdapter(BlocksAdapter):
     def patch(self, denoiser: nn.Module) -> tuple[int, int, int]:
         return 1, 1, 1
 
-    def latents(self, args: Any, kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
-        batch, _, frames, height, width = argument(args, kwargs, "sample", 0).shape
-        return batch, frames, height, width
-
     def levels(
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
     ) -> tuple[float, ...]:
         """Of a generation that starts from a video, noised with ``strength``, the last ones alone."""
         found = super().levels(scheduler, steps, call, size)
         return found[len(found) - min(int(steps * call.get("strength", 1)), steps) :]
-
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config = denoiser.config
-        return {
-            "sample": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_hidden_states": torch.randn(batch, text or 77, config.cross_attention_dim, **like(denoiser)),
-            "return_dict": False,
-        }
 
 
 def unet_layers(

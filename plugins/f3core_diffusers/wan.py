@@ -15,7 +15,8 @@ from diffusers import AutoencoderKLWan
 from torch import nn
 
 from f3core_diffusers.base import DiffusersAdapter
-from f3core_diffusers.blocks import BlocksAdapter, like, timestep
+from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.sketch import divided
 
@@ -42,21 +43,16 @@ class WanAdapter(BlocksAdapter):
     tells_branches = True
     stacks = {"blocks": BLOCK}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
+    text_channels = "text_dim"
     latent_size = staticmethod(latent_size)
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        config = denoiser.config
-        inputs = {
-            "hidden_states": torch.randn(batch, config.in_channels, frames, height, width, **like(denoiser)),
-            "timestep": timestep(denoiser, batch),
-            "encoder_hidden_states": torch.randn(batch, text or 512, config.text_dim, **like(denoiser)),
-            "return_dict": False,
-        }
-        if config.image_dim is not None:
-            images = 2 * batch if config.pos_embed_seq_len else batch  # the first and the last of a clip, or the first
-            inputs["encoder_hidden_states_image"] = torch.randn(images, 257, config.image_dim, **like(denoiser))
+    def inputs(self, example: Example) -> dict[str, Any]:
+        inputs, config = super().inputs(example), example.config
+        if config.get("image_dim") is not None:
+            image = example.noise(257, config.image_dim)
+            if config.get("pos_embed_seq_len"):  # the first and the last of a clip
+                image = torch.cat([image, image])
+            inputs["encoder_hidden_states_image"] = image
         return inputs
 
     def one_by_one(self, pipeline: Any) -> bool:
@@ -69,10 +65,7 @@ class WanAdapter(BlocksAdapter):
 class TimestepsOfTokens(WanAdapter):
     """Where a pipeline with ``expand_timesteps`` runs the model."""
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
-        by_frame, by_row, by_column = self.patch(denoiser)
-        tokens = (frames // by_frame) * (height // by_row) * (width // by_column)
-        return {**inputs, "timestep": inputs["timestep"][:, None].repeat(1, tokens)}
+    def inputs(self, example: Example) -> dict[str, Any]:
+        by_frame, by_row, by_column = self.patch(example.denoiser)
+        tokens = (example.frames // by_frame) * (example.height // by_row) * (example.width // by_column)
+        return super().inputs(example) | {"timestep": example.timestep(tokens)}

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from f3core_diffusers.arguments import opened
-from f3core_diffusers.blocks import like
+from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Pattern, Rows
 from f3core_diffusers.wan import BLOCK, WanAdapter, latent_size
 
@@ -38,16 +37,14 @@ class WanAnimateAdapter(WanAdapter):
             if number % every == 0:
                 yield "face_adapter", {str(number // every): FACE}
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
-        config, shape = denoiser.config, (frames - 1, height, width)
-        faces = (4 * (frames - 2) + 1, config.motion_encoder_size, config.motion_encoder_size)
+    def inputs(self, example: Example) -> dict[str, Any]:
+        config, frames = example.config, example.frames - 1
         channels = config.latent_channels or (config.in_channels - 4) // 2
-        inputs["pose_hidden_states"] = torch.randn(batch, channels, *shape, **like(denoiser))
-        inputs["face_pixel_values"] = torch.randn(batch, 3, *faces, **like(denoiser))
-        return inputs
+        faces = (4 * (frames - 1) + 1, config.motion_encoder_size, config.motion_encoder_size)
+        return super().inputs(example) | {
+            "pose_hidden_states": example.noise(channels, frames, example.height, example.width),
+            "face_pixel_values": example.noise(3, *faces),
+        }
 
     def rows(self, given: Mapping[str, Any], guider: Any, steps: int) -> tuple[int, ...]:
         frames = len(opened({"pose_video": given["pose_video"]})["pose_video"])

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from f3core_diffusers.blocks import like
+from f3core_diffusers.examples import Example
 from f3core_diffusers.wan import BLOCK, WanAdapter, latent_size
 
 
@@ -28,13 +27,9 @@ class WanVACEAdapter(WanAdapter):
     latent_size = staticmethod(_clip_size)
     stacks = {"vace_blocks": BLOCK, "blocks": BLOCK}  # noqa: RUF012
 
-    def example_inputs(
-        self, denoiser: nn.Module, *, frames: int, height: int, width: int, batch: int = 1, text: int | None = None
-    ) -> dict[str, Any]:
-        inputs = super().example_inputs(denoiser, frames=frames, height=height, width=width, batch=batch, text=text)
-        channels = denoiser.config.vace_in_channels
-        inputs["control_hidden_states"] = torch.randn(batch, channels, frames, height, width, **like(denoiser))
-        return inputs
+    def inputs(self, example: Example) -> dict[str, Any]:
+        shape = (example.config.vace_in_channels, example.frames, example.height, example.width)
+        return super().inputs(example) | {"control_hidden_states": example.noise(*shape)}
 
     def one_by_one(self, pipeline: Any) -> bool:
         return True
