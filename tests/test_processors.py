@@ -49,6 +49,14 @@ def test_a_processor_that_is_set_later_is_restricted_too() -> None:
     assert torch.equal(output(made, "cogvideox"), before)
 
 
+def test_one_processor_set_everywhere_asks_each_sites_gate() -> None:
+    made = pruned(tiny_cogvideox.transformer(), "cogvideox")
+    first, second = (block.attn1 for block in made.transformer_blocks)
+    made.set_attn_processor(first.processor)
+    assert first.processor.f3_restriction is first.f3_restriction
+    assert second.processor.f3_restriction is second.f3_restriction is not first.f3_restriction
+
+
 def test_fused_projections_stay_restricted() -> None:
     made = pruned(tiny_cogvideox.transformer(), "cogvideox")
     before = output(made, "cogvideox")

@@ -143,10 +143,10 @@ def _restricted_class(base: type) -> type:
 
 
 def _restrict_processor(processor: Any, restriction: Restriction) -> Any:
-    if hasattr(processor, "f3_restriction"):
-        return processor
+    """A copy, because processors may be shared; one that is restricted already becomes this site's."""
     made = copy.copy(processor)
-    made.__class__ = _restricted_class(type(processor))
+    if not hasattr(processor, "f3_restriction"):
+        made.__class__ = _restricted_class(type(processor))
     made.f3_restriction = restriction
     return made
 
