@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from f3core.block_stacks import InBlock, Stack, seen, stacks
 from f3core.draft_text import EXAMPLE_INPUTS, indented, input_lines, mark, packed_sizes, sizes_of, text_of, video_of
-from f3core.input_code import Dialect
 from f3core.sites import AttentionKind, Removal
 from f3core.token_roles import Tokens, tokens
 
@@ -14,14 +15,30 @@ if TYPE_CHECKING:
     from f3core.scaffold import Subject
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
-DIALECT = Dialect(
-    like="**like",
-    device='like["device"]',
-    timestep='torch.full((batch,), 500.0, device=like["device"])',
-    mask='torch.ones(batch, text, dtype=torch.long, device=like["device"])',
-)
 _GENERATE = "pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]"
 _ARGUMENTS = "args: Sequence[Any], kwargs: Mapping[str, Any]"
+
+
+class _Torch:
+    """Sizes by their names, tensors on ``like``'s device."""
+
+    sizes: Mapping[str, str] = MappingProxyType({"B": "batch", "F": "frames", "H": "height", "W": "width", "T": "text"})
+
+    def noise(self, shape: Sequence[str]) -> str:
+        return f"torch.randn({', '.join(shape)}, **like)"
+
+    def full(self, value: int, shape: Sequence[str], dtype: str | None) -> str:
+        kind = f'dtype=torch.{dtype}, device=like["device"]' if dtype else "**like"
+        return f"torch.{'ones' if value else 'zeros'}({', '.join(shape)}, {kind})"
+
+    def timestep(self, shape: Sequence[str]) -> str:
+        return f'torch.full(({", ".join(shape)}{"," * (len(shape) == 1)}), 500.0, device=like["device"])'
+
+    def mask(self) -> str:
+        return self.full(1, ["batch", "text"], "long")
+
+    def places(self, number: str) -> str:
+        return f'torch.arange({number}, device=like["device"])'
 
 
 def generic_adapter(subject: Subject) -> str:
@@ -245,7 +262,7 @@ def _noise_level(subject: Subject) -> list[str]:
 
 
 def _example_inputs(subject: Subject) -> list[str]:
-    items = input_lines(subject.inputs, subject.config, DIALECT)
+    items = input_lines(subject.inputs, subject.config, _Torch())
     before = [
         "first = next(denoiser.parameters())",
         'like: dict[str, Any] = {"device": first.device, "dtype": first.dtype}',

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-_SIZES = {"B": "batch", "F": "frames", "H": "height", "W": "width", "T": "text"}
 _WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 _OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Div: "//"}
 _TEXT_WORDS = frozenset({"text", "caption", "context", "cross", "joint", "encoder"})
 _TIMESTEP = re.compile(r"\w*timesteps?(_r)?|sigma|t")
 _LEAST = 8
-"""numbers of channels below are taken for what they are: fixed"""
+"""smaller numbers are fixed, except for channels of videos"""
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """How a draft says where tensors go: ``like`` (device and dtype, as keyword arguments) and ``device``; and its
-    expressions of a timestep [B] and of a mask [B, T]."""
+class Dialect(Protocol):
+    """How a draft writes sizes, by the letters of ``--input``, and tensors of them. A shape has all its dimensions."""
 
-    like: str
-    device: str
-    timestep: str
-    mask: str
+    sizes: Mapping[str, str]
+
+    def noise(self, shape: Sequence[str]) -> str:
+        """Normal numbers."""
+        ...
+
+    def full(self, value: int, shape: Sequence[str], dtype: str | None) -> str:
+        """One value; in the model's dtype where it is None."""
+        ...
+
+    def timestep(self, shape: Sequence[str]) -> str:
+        """A timestep in the middle of a generation."""
+        ...
+
+    def mask(self) -> str:
+        """A mask [B, T] of text tokens."""
+        ...
+
+    def places(self, number: str) -> str:
+        """0, 1, ... [number]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,11 +56,11 @@ class ForwardArgument:
     @property
     def letters(self) -> frozenset[str]:
         """The sizes in it."""
-        return frozenset(re.findall(r"\b[BFHWT]\b", self.value))
+        return _letters(self.value)
 
     @property
     def is_video(self) -> bool:
-        return self.letters >= {"B", "F", "H", "W"} and "(" not in self.value
+        return _is_video(self.value)
 
     @property
     def is_text(self) -> bool:
@@ -65,20 +79,17 @@ class ForwardArgument:
 
     def source(self, config: Mapping[str, Any], dialect: Dialect) -> str:
         """Python source of the value. ``config``: tells which numbers are the first of several."""
-        if self.is_timestep and self.value == "B,":
-            return dialect.timestep
         if self.value == "long(B,T)":
-            return dialect.mask
+            return dialect.mask()
         if self.value == "bool(B,T)":
-            return f"{dialect.mask}.bool()"
+            return f"{dialect.mask()}.bool()"
         tree = ast.parse(self.value.strip(), mode="eval").body
         named = {
             number: f"config.{key}" + ("[0]" if isinstance(config[key], list | tuple) else "")
             for number, key in self.widths.items()
         }
         if self.is_timestep and isinstance(tree, ast.Tuple):
-            shape = ", ".join(_source(each, named, dialect) for each in tree.elts)
-            return f"torch.full(({shape}{',' if len(tree.elts) == 1 else ''}), 500.0, device={dialect.device})"
+            return dialect.timestep([_source(each, named, dialect) for each in tree.elts])
         return _source(tree, named, dialect)
 
 
@@ -100,13 +111,14 @@ def _channels(value: str) -> list[int]:
     tree = ast.parse(value.strip(), mode="eval").body
     dimensions = tree.elts if isinstance(tree, ast.Tuple) else tree.args if isinstance(tree, ast.Call) else []
     numbers = [each.value for each in dimensions if isinstance(each, ast.Constant)]
-    return [number for number in numbers if type(number) is int and number >= _LEAST]
+    least = 2 if _is_video(value) else _LEAST
+    return [number for number in numbers if type(number) is int and number >= least]
 
 
 def _key(name: str, value: str, number: int, config: Mapping[str, Any]) -> str | None:
     """The likeliest name in the config of a number of channels of argument ``name``."""
     words = {*name.split("_")} | (_TEXT_WORDS if "T" in value else set())
-    video = {"F", "H", "W"} <= {*re.findall(r"\w+", value)}
+    video = _is_video(value)
 
     def likeness(key: str) -> int:
         told = {*key.split("_")}
@@ -114,6 +126,14 @@ def _key(name: str, value: str, number: int, config: Mapping[str, Any]) -> str |
 
     keys = [key for key, each in config.items() if type(_first(each)) is int and _first(each) == number]
     return max(keys, key=likeness, default=None)
+
+
+def _letters(value: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\b[BFHWT]\b", value))
+
+
+def _is_video(value: str) -> bool:
+    return _letters(value) >= {"B", "F", "H", "W"} and "(" not in value
 
 
 def _first(value: Any) -> Any:
@@ -128,11 +148,11 @@ def _source(node: ast.expr, named: Mapping[int, str], dialect: Dialect) -> str:
         case ast.Constant(value=value):
             return named.get(value, repr(value)) if type(value) is int else repr(value)
         case ast.Name(id=word):
-            return _SIZES.get(word) or _WORDS[word.lower()]
-        case ast.Tuple(elts=[only]):
-            return f"torch.ones({inner(only)}, {dialect.like})"
+            return dialect.sizes.get(word) or _WORDS[word.lower()]
+        case ast.Tuple(elts=[_] as shape):
+            return dialect.full(1, [*map(inner, shape)], None)
         case ast.Tuple(elts=shape):
-            return f"torch.randn({', '.join(map(inner, shape))}, {dialect.like})"
+            return dialect.noise([*map(inner, shape)])
         case ast.List(elts=items):
             return f"[{', '.join(map(inner, items))}]"
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -143,10 +163,8 @@ def _source(node: ast.expr, named: Mapping[int, str], dialect: Dialect) -> str:
             second = f"({inner(right)})" if isinstance(right, ast.BinOp) else inner(right)
             return f"{first} {_OPERATORS[type(sign)]} {second}"
         case ast.Call(func=ast.Name(id=made), args=shape):
-            inside = ", ".join(map(inner, shape))
+            numbers = [*map(inner, shape)]
             if made == "arange":
-                return f"torch.arange({inside}, device={dialect.device})"
-            if made == "zeros":
-                return f"torch.zeros({inside}, {dialect.like})"
-            return f"torch.ones({inside}, dtype=torch.{made}, device={dialect.device})"
+                return dialect.places(*numbers)
+            return dialect.full(0, numbers, None) if made == "zeros" else dialect.full(1, numbers, made)
     raise ValueError(ast.dump(node))

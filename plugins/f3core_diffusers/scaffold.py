@@ -135,6 +135,8 @@ def _stacks(found: list[Stack], apart: list[tuple[Group, str]]) -> list[str]:
     if interleaved(found):
         words = "blocks of these stacks take turns: override layers(), which yields one stack after the other"
         lines += mark(words, decide=True)
+    elif len(found) > 1 and all(len(module.group.modules) == 1 for stack in found for module in stack.modules):
+        lines += mark("stacks run one after the other; of one block each, it was not seen (more by --config)")
     for group, why in apart:
         lines += mark(f"{seen(group)}; {why}: override layers() so that its blocks come as they run", decide=True)
     lines.append("stacks = {")
