@@ -20,10 +20,13 @@ PROMPTS = ("a red cat runs left", "a green dog sleeps", "a red dog runs right")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Measures no coverage where it slows much and tells nothing new: while models compile, and of one family of models
-    after the other, which go where others went."""
+    after the other, which go where others went. Compiling is slow."""
     for item in items:
-        if item.name == "test_compiles_wherever_the_unpruned_model_does" or "families" in item.path.parts:
+        compiles = item.name == "test_compiles_wherever_the_unpruned_model_does"
+        if compiles or "families" in item.path.parts:
             item.add_marker("no_cover")
+        if compiles:
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:
