@@ -26,15 +26,13 @@ from f3core.generic_draft import generic_adapter
 from f3core.input_code import ForwardArgument, forward_arguments
 from f3core.inspect_model import Inspection
 from f3core.registry import Registry
-from f3core.shrinking import Tiny, shrunk
+from f3core.shrinking import LARGE, Tiny, shrunk
 from f3core.skeleton import Skeleton
 
 MARK = re.compile(r"# (CHECK|DECIDE): (.*)")
 _MORE = re.compile(r"\s*# (.*)")
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _TEMPLATES = Path(__file__).parent / "templates"
-_LARGE = 5_000_000
-"""parameters, above which a contract takes minutes"""
 
 
 @dataclass(frozen=True)
@@ -198,6 +196,8 @@ def _test(subject: Subject) -> str:
     if tiny and (tiny.height, tiny.width) != (4, 6):
         lines += [f"height, width = {tiny.height}, {tiny.width}", ""]
     lines += ["def build(self) -> nn.Module:", *(f"    {line}" for line in _build(subject, tiny))]
+    if tiny and tiny.mixed:
+        lines += ["", *_cast(subject)]
     named = next((each for each in subject.inputs if each.is_timestep), None)
     if named is not None and named.name != "timestep":
         lines += [
@@ -214,6 +214,28 @@ def _test_imports(test: str) -> list[str]:
     return [*lines, *["import torch"] * ("torch." in test)]
 
 
+def _cast(subject: Subject) -> list[str]:
+    """`cast` for a model that does not run in bfloat16 as a whole; libraries often note on the class what stays."""
+    kept = getattr(subject.model_class, "_keep_in_fp32_modules", None) or ()
+    lines = ["def cast(self, denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:"]
+    if not kept:
+        return [
+            *lines,
+            "    # DECIDE: it does not run in bfloat16 as a whole: what stays in float32, as its pipelines load it?",
+            "    return denoiser.to(dtype)",
+        ]
+    return [
+        *lines,
+        "    # CHECK: these stay in float32, as the class says",
+        f"    kept = {tuple(kept)!r}",
+        "    denoiser.to(dtype)",
+        "    for name, module in denoiser.named_modules():",
+        "        if any(each in name for each in kept):",
+        "            module.float()",
+        "    return denoiser",
+    ]
+
+
 def _build(subject: Subject, tiny: Tiny | None) -> list[str]:
     name = subject.model_class.__name__
     if tiny is None:
@@ -221,7 +243,7 @@ def _build(subject: Subject, tiny: Tiny | None) -> list[str]:
             "# DECIDE: constructor arguments of a tiny model; none was found whose forward runs on 3 latent frames",
             f'raise NotImplementedError("write build(): a tiny {name} with random weights")',
         ]
-    many = tiny.parameters > _LARGE
+    many = tiny.parameters > LARGE
     lines = [f"# DECIDE: it has {tiny.parameters / 1e6:.0f} million parameters; make it smaller"] if many else []
     lines += [f"{'model = ' if tiny.zeros else 'return '}{name}("]
     lines += [f"    {key}={value!r}," for key, value in tiny.config.items()]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from f3core.call_shapes import pattern
 from f3core.first_forward import arguments
@@ -17,6 +18,8 @@ from f3core.tracing import Trace, trace_forward
 
 ROWS, TEXT = 2, 7
 """Rows and text tokens of the contract's inputs"""
+LARGE = 5_000_000
+"""parameters, above which a contract takes minutes"""
 _SHAPES = ((4, 6), (8, 12), (16, 24), (32, 48))
 """latent rows and columns, the contract's own first"""
 _FRAMES = 3
@@ -33,12 +36,14 @@ Config = dict[str, Any]
 @dataclass(frozen=True)
 class Tiny:
     """Constructor arguments of a small model. ``height`` and ``width``: latent rows and columns that it takes;
-    ``zeros``: whether some weights are all zeros; ``parameters``: how many it has."""
+    ``zeros``: whether some weights are all zeros; ``whole``: whether all of it runs in bfloat16; ``parameters``: how
+    many it has."""
 
     config: Mapping[str, Any]
     height: int
     width: int
     zeros: bool
+    mixed: bool
     parameters: int
 
 
@@ -60,12 +65,14 @@ def shrunk(model_class: type[nn.Module], config: Mapping[str, Any], inputs: Sequ
     tied = {key: trial.sizes(start.config)[letter] for key, letter in start.tied.items()}
     made = Skeleton(model_class, given, real=True).build(trial.sizes(start.config))
     weights = list(made.parameters())
+    parameters = sum(each.numel() for each in weights)
     return Tiny(
         config={**given, **tied},
         height=height,
         width=width,
         zeros=any(each.ndim > 1 and not each.any() for each in weights),
-        parameters=sum(each.numel() for each in weights),
+        mixed=parameters <= LARGE and not trial.runs_in_bfloat16(made, given),
+        parameters=parameters,
     )
 
 
@@ -91,6 +98,22 @@ class _Trial:
         except Exception:  # models raise whatever they like at what they do not expect
             return frozenset()
         return frozenset(pattern(call.path) for call in trace.calls)
+
+    def runs_in_bfloat16(self, model: nn.Module, given: Config) -> bool:
+        """Whether the forward runs with all weights and all inputs but single numbers in bfloat16."""
+        config = Skeleton(self.model_class, given).config
+        chosen: dict[str, str | None] = {each.name: each.at(config) for each in self.inputs}
+        inputs = {
+            name: value.bfloat16()
+            if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1
+            else value
+            for name, value in arguments(chosen, self.sizes(config)).items()
+        }
+        try:
+            trace_forward(copy.deepcopy(model).bfloat16(), inputs, Trace())
+        except Exception:  # as above
+            return False
+        return True
 
 
 def patch_frames(config: Mapping[str, Any]) -> int:

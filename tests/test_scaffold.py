@@ -132,6 +132,30 @@ def test_what_no_config_says_is_left_open(drafted: Drafted) -> None:
     assert "# DECIDE: the config has no 33" in files[mark.file].splitlines()[mark.line - 1]
 
 
+def test_what_stays_in_float32_is_cast_apart(drafted: Drafted, imported: Any) -> None:
+    files = drafted(
+        "draft-k5",
+        diffusers.Kandinsky5Transformer3DModel,
+        {"num_visual_blocks": 1, "num_text_blocks": 1, "visual_cond": False},
+    )
+    contract = imported(files, "test_contract").TestDraftK5Adapter()
+    model = contract._made(torch.bfloat16)
+    kept = {name for name, weight in model.named_parameters() if weight.dtype == torch.float32}
+    assert kept
+    assert all("time_embeddings" in name or "modulation" in name for name in kept)
+    contract._run(model, contract._inputs(model))
+    assert "def cast" not in wan(drafted)["tests/test_contract.py"]
+
+
+def test_a_model_of_another_library_offers_its_pruned_class_itself(drafted: Drafted) -> None:
+    class Elsewhere(diffusers.WanTransformer3DModel):
+        pass
+
+    files = drafted("draft-elsewhere", Elsewhere, {"num_layers": 1})
+    assert 'pruned_model_class(denoiser_class, "f3core_draft_elsewhere")' in files["f3core_draft_elsewhere/adapter.py"]
+    assert "PrunedElsewhere and ModelMixin" in open_marks(files)[0]
+
+
 def test_modules_in_no_plain_list_of_blocks_are_left_open(drafted: Drafted) -> None:
     (text,) = (text for text in open_marks(drafted("nested", plain_dit.Nested)) if "stages" in text)
     assert text.startswith("stages.*.* (Attention, 4): B rows, queries F·S, keys F·S; in no plain list of blocks")

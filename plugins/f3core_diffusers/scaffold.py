@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import diffusers
+
 from f3core.block_stacks import InBlock, Stack, interleaved, seen, stacks
 from f3core.draft_text import (
     called,
@@ -36,7 +38,7 @@ TEXT_LENGTHS = ("max_text_seq_length", "text_len", "text_seq_len")
 
 def draft(subject: Subject) -> str:
     """Text of ``adapter.py``."""
-    body = [*_facts(subject), "", *_layout(subject), *_example_inputs(subject)]
+    body = [*_facts(subject), "", *_layout(subject), *_pruned_class(subject), *_example_inputs(subject)]
     while not body[-1]:
         body.pop()
     lines = [
@@ -96,6 +98,7 @@ def _imports(body: str) -> list[str]:
     lines += ["from f3core.sites import Layout"] * ("Layout" in body)
     lines += ["from f3core_diffusers.blocks import BlocksAdapter", "from f3core_diffusers.examples import Example"]
     lines += [f"from f3core_diffusers.patterns import {', '.join(patterns)}"] * bool(patterns)
+    lines += ["from f3core_diffusers.pruned import pruned_model_class"] * ("pruned_model_class(" in body)
     return [*lines, *["from torch import nn"] * ("nn.Module" in body)]
 
 
@@ -251,6 +254,21 @@ def _no_text(subject: Subject) -> list[str]:
                 "return Layout(batch, frames // by_frame, (height // by_row) * (width // by_column))",
             ]
         ),
+        "",
+    ]
+
+
+def _pruned_class(subject: Subject) -> list[str]:
+    """Where a pruned model is loaded from, for a model in a library of its own."""
+    if getattr(diffusers, subject.model_class.__name__, None) is subject.model_class:
+        return []
+    words = (
+        f"saved pipelines look in {subject.package} for Pruned{subject.model_class.__name__} and ModelMixin: let its "
+        "__init__ offer both by __getattr__, as that of f3core_diffusers does"
+    )
+    return [
+        "def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:",
+        *indented([*mark(words, decide=True), f'return pruned_model_class(denoiser_class, "{subject.package}")']),
         "",
     ]
 
