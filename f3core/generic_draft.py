@@ -19,7 +19,7 @@ _GENERATE = "pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequen
 _ARGUMENTS = "args: Sequence[Any], kwargs: Mapping[str, Any]"
 
 
-class _Torch:
+class TorchDialect:
     """Sizes by their names, tensors on ``like``'s device."""
 
     sizes: Mapping[str, str] = MappingProxyType({"B": "batch", "F": "frames", "H": "height", "W": "width", "T": "text"})
@@ -262,7 +262,7 @@ def _noise_level(subject: Subject) -> list[str]:
 
 
 def _example_inputs(subject: Subject) -> list[str]:
-    items = input_lines(subject.inputs, subject.config, _Torch())
+    items = input_lines(subject.inputs, subject.config, TorchDialect())
     before = [
         "first = next(denoiser.parameters())",
         'like: dict[str, Any] = {"device": first.device, "dtype": first.dtype}',

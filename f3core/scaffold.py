@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shutil
@@ -190,12 +191,10 @@ def _distributions(model_class: type[nn.Module]) -> list[str]:
 
 
 def _test(subject: Subject) -> str:
-    """The body of the contract's class: `build`, and whatever sizes it needs."""
+    """The rest of the contract's class: `build`, and what sizes it needs."""
     tiny = shrunk(subject.model_class, subject.inspection.config, subject.inputs)
-    lines = []
-    if tiny and (tiny.height, tiny.width) != (4, 6):
-        lines += [f"height, width = {tiny.height}, {tiny.width}", ""]
-    lines += ["def build(self) -> nn.Module:", *(f"    {line}" for line in _build(subject, tiny))]
+    lines = [f"height, width = {tiny.height}, {tiny.width}"] if tiny and (tiny.height, tiny.width) != (4, 6) else []
+    lines += ["", "def build(self) -> nn.Module:", *(f"    {line}" for line in _build(subject, tiny))]
     if tiny and tiny.mixed:
         lines += ["", *_cast(subject)]
     named = next((each for each in subject.inputs if each.is_timestep), None)
@@ -214,6 +213,17 @@ def _test_imports(test: str) -> list[str]:
     return [*lines, *["import torch"] * ("torch." in test)]
 
 
+def _literal(value: Any) -> str:
+    """Python source of a config's value, in double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' * (len(value) == 1)})"
+    return repr(value)
+
+
 def _cast(subject: Subject) -> list[str]:
     """`cast` for a model that does not run in bfloat16 as a whole; libraries often note on the class what stays."""
     kept = getattr(subject.model_class, "_keep_in_fp32_modules", None) or ()
@@ -221,13 +231,14 @@ def _cast(subject: Subject) -> list[str]:
     if not kept:
         return [
             *lines,
-            "    # DECIDE: it does not run in bfloat16 as a whole: what stays in float32, as its pipelines load it?",
+            "    # DECIDE: with a float32 timestep it does not run in bfloat16: which modules stay in float32 in its",
+            "    # pipelines, or which arguments come in bfloat16 (see inputs)?",
             "    return denoiser.to(dtype)",
         ]
     return [
         *lines,
         "    # CHECK: these stay in float32, as the class says",
-        f"    kept = {tuple(kept)!r}",
+        f"    kept = {_literal(tuple(kept))}",
         "    denoiser.to(dtype)",
         "    for name, module in denoiser.named_modules():",
         "        if any(each in name for each in kept):",
@@ -246,7 +257,7 @@ def _build(subject: Subject, tiny: Tiny | None) -> list[str]:
     many = tiny.parameters > LARGE
     lines = [f"# DECIDE: it has {tiny.parameters / 1e6:.0f} million parameters; make it smaller"] if many else []
     lines += [f"{'model = ' if tiny.zeros else 'return '}{name}("]
-    lines += [f"    {key}={value!r}," for key, value in tiny.config.items()]
+    lines += [f"    {key}={_literal(value)}," for key, value in tiny.config.items()]
     lines += [")"]
     if tiny.zeros:
         lines += [

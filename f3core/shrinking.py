@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from f3core.call_shapes import pattern
 from f3core.first_forward import arguments
@@ -57,7 +58,7 @@ def shrunk(model_class: type[nn.Module], config: Mapping[str, Any], inputs: Sequ
     for height, width in _SHAPES:
         trial = _Trial(model_class, inputs, height, width)
         attended = trial.attended(dict(start.given))
-        if attended:
+        if attended and not trial.confusing(start.config):
             break
     else:
         return None
@@ -98,6 +99,12 @@ class _Trial:
         except Exception:  # models raise whatever they like at what they do not expect
             return frozenset()
         return frozenset(pattern(call.path) for call in trace.calls)
+
+    def confusing(self, config: Mapping[str, Any]) -> bool:
+        """Whether a tensor that has no rows of clips is as long as there are rows."""
+        sizes = self.sizes(config)
+        found = arguments({each.name: each.at(config) for each in self.inputs if "B" not in each.letters}, sizes)
+        return any(isinstance(leaf, Tensor) and leaf.shape[:1] == (ROWS,) for leaf in tree_leaves(found))
 
     def runs_in_bfloat16(self, model: nn.Module, given: Config) -> bool:
         """Whether the forward runs with all weights and all inputs but single numbers in bfloat16."""

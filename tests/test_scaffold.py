@@ -17,9 +17,12 @@ from torch import nn
 
 from f3core.adapter import Adapter
 from f3core.errors import ModelError, OutputError, SpecError
+from f3core.generic_draft import TorchDialect
+from f3core.input_code import forward_arguments
 from f3core.inspect_model import inspect_class
 from f3core.registry import Registry, installed
 from f3core.scaffold import Subject, check_name, draft_package, marks, write_package
+from f3core.shrinking import shrunk
 from f3core.sites import AttentionKind, Removal
 
 diffusers = pytest.importorskip("diffusers")
@@ -168,6 +171,49 @@ def test_without_attention_of_frames_there_is_nothing_to_adapt() -> None:
         inspect_class(plain_dit.NoAttention)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "source"),
+    [
+        ("x", "B,F,4,H,W", "torch.randn(batch, frames, config.in_channels, height, width, **like)"),
+        ("x", "B,F*H*W,4", "torch.randn(batch, frames * height * width, config.in_channels, **like)"),
+        ("text", "B*F,T,96", "torch.randn(batch * frames, text, config.text_dims[0], **like)"),
+        ("text", "B,T,97", "torch.randn(batch, text, 97, **like)"),
+        ("mask", "bool(B,T)", 'torch.ones(batch, text, dtype=torch.long, device=like["device"]).bool()'),
+        ("timestep", "B,", 'torch.full((batch,), 500.0, device=like["device"])'),
+        ("t", "B,F", 'torch.full((batch, frames), 500.0, device=like["device"])'),
+        ("scale", "B,", "torch.ones(batch, **like)"),
+        ("places", "[arange(F),arange((H-1)//2)]", None),
+        ("pixels", "zeros(B,3,(F-1)*4)", "torch.zeros(batch, 3, (frames - 1) * 4, **like)"),
+        ("dry", "false", "False"),
+    ],
+)
+def test_inputs_as_source(name: str, value: str, source: str | None) -> None:
+    config = {"out_channels": 4, "in_channels": 4, "text_dims": [96, 2]}
+    (found,) = forward_arguments({name: value}, {name: 0}, config)
+    if source is None:
+        places = (
+            'torch.arange(frames, device=like["device"])',
+            'torch.arange((height - 1) // 2, device=like["device"])',
+        )
+        source = f"[{', '.join(places)}]"
+    assert found.source(config, TorchDialect()) == source
+    assert found.unnamed == ((97,) if "97" in value else ())
+
+
+def test_a_model_is_made_small_by_what_its_constructor_offers() -> None:
+    inputs = forward_arguments(
+        {"x": "B,16,F,H,W", "t": "B,", "context": "B,T,96"},
+        {"x": 0, "t": 1, "context": 2},
+        {"in_channels": 16, "width": 128, "text_dim": 96, "num_layers": 3},
+    )
+    tiny = shrunk(plain_dit.PlainDiT, {}, inputs)
+    assert tiny is not None
+    assert tiny.config == {"num_layers": 2, "width": 32, "text_dim": 40}
+    assert (tiny.height, tiny.width, tiny.zeros, tiny.mixed) == (4, 6, False, False)
+    assert tiny.parameters == sum(weight.numel() for weight in plain_dit.PlainDiT(**tiny.config).parameters())
+    assert shrunk(plain_dit.NoAttention, {}, inputs[:1]) is None
+
+
 # --- what a draft does ----------------------------------------------------------------------------------------------
 
 
@@ -212,14 +258,16 @@ def test_what_is_open_says_so_when_it_is_used(drafted: Drafted, imported: Any) -
 
 
 @pytest.mark.slow
-def test_the_whole_contract_passes_as_drafted(drafted: Drafted, tmp_path: Path) -> None:
+def test_the_contract_passes_as_drafted(drafted: Drafted, tmp_path: Path) -> None:
+    """All of it but compiling, which takes long, and is tested of our own adapter for the class."""
     write_package(wan(drafted), tmp_path / "package")
     (tmp_path / "registering.py").write_text(
         "import f3core_draft_wan\nfrom f3core.registry import installed\n"
         "installed().register(f3core_draft_wan, 'f3core_draft_wan')\n"  # as if it were installed
     )
+    options = ("-q", "-p", "registering", "-p", "no:cacheprovider", "-k", "not compiles")
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "registering", "-p", "no:cacheprovider", tmp_path / "package"],
+        [sys.executable, "-m", "pytest", *options, tmp_path / "package"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path / 'package'}"},
         capture_output=True,
         text=True,
