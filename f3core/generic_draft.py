@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from f3core.block_stacks import InBlock, Stack, seen, stacks
 from f3core.draft_text import EXAMPLE_INPUTS, indented, input_lines, mark, packed_sizes, sizes_of, text_of, video_of
 from f3core.sites import AttentionKind, Removal
+from f3core.skeleton import Skeleton
 from f3core.token_roles import Tokens, tokens
 
 if TYPE_CHECKING:
@@ -268,7 +269,9 @@ def _example_inputs(subject: Subject) -> list[str]:
         'like: dict[str, Any] = {"device": first.device, "dtype": first.dtype}',
     ]
     if any("config." in item for item in items):
-        before += [*mark("where the model keeps its constructor arguments"), "config: Any = denoiser.config"]
+        model = Skeleton(subject.model_class, subject.inspection.config).build(subject.inspection.sizes)
+        words = "what the model keeps of its constructor arguments, or whatever tells these widths"
+        before += [*mark(words, decide=not hasattr(model, "config")), "config: Any = denoiser.config"]
     if any("text" in item.partition(": ")[2] for item in items):
         before += [*mark("how many text tokens a generation gives"), "text = text or 512"]
     return [

@@ -17,7 +17,6 @@ from torch import nn
 
 from f3core.adapter import Adapter
 from f3core.errors import ModelError, OutputError, SpecError
-from f3core.generic_draft import TorchDialect
 from f3core.input_code import forward_arguments
 from f3core.inspect_model import inspect_class
 from f3core.registry import Registry, installed
@@ -171,35 +170,6 @@ def test_without_attention_of_frames_there_is_nothing_to_adapt() -> None:
         inspect_class(plain_dit.NoAttention)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "source"),
-    [
-        ("x", "B,F,4,H,W", "torch.randn(batch, frames, config.in_channels, height, width, **like)"),
-        ("x", "B,F*H*W,4", "torch.randn(batch, frames * height * width, config.in_channels, **like)"),
-        ("text", "B*F,T,96", "torch.randn(batch * frames, text, config.text_dims[0], **like)"),
-        ("text", "B,T,97", "torch.randn(batch, text, 97, **like)"),
-        ("mask", "bool(B,T)", 'torch.ones(batch, text, dtype=torch.long, device=like["device"]).bool()'),
-        ("timestep", "B,", 'torch.full((batch,), 500.0, device=like["device"])'),
-        ("t", "B,F", 'torch.full((batch, frames), 500.0, device=like["device"])'),
-        ("scale", "B,", "torch.ones(batch, **like)"),
-        ("places", "[arange(F),arange((H-1)//2)]", None),
-        ("pixels", "zeros(B,3,(F-1)*4)", "torch.zeros(batch, 3, (frames - 1) * 4, **like)"),
-        ("dry", "false", "False"),
-    ],
-)
-def test_inputs_as_source(name: str, value: str, source: str | None) -> None:
-    config = {"out_channels": 4, "in_channels": 4, "text_dims": [96, 2]}
-    (found,) = forward_arguments({name: value}, {name: 0}, config)
-    if source is None:
-        places = (
-            'torch.arange(frames, device=like["device"])',
-            'torch.arange((height - 1) // 2, device=like["device"])',
-        )
-        source = f"[{', '.join(places)}]"
-    assert found.source(config, TorchDialect()) == source
-    assert found.unnamed == ((97,) if "97" in value else ())
-
-
 def test_a_model_is_made_small_by_what_its_constructor_offers() -> None:
     inputs = forward_arguments(
         {"x": "B,16,F,H,W", "t": "B,", "context": "B,T,96"},
@@ -247,6 +217,12 @@ def test_the_contract_accepts_a_draft_for_a_plain_model(drafted: Drafted, import
     contract.test_removals_equal_the_plain_way(torch.float32)
     (site, _) = contract.adapter.sites(contract.build(), "transformer")[:2]
     assert site.removals == {TA: (Removal.SELF_ONLY,)}
+
+
+def test_a_model_that_keeps_no_config_leaves_its_widths_open(drafted: Drafted) -> None:
+    told = "what the model keeps of its constructor arguments, or whatever tells these widths"
+    assert told in open_marks(drafted("nested", plain_dit.Nested))
+    assert told not in open_marks(plain(drafted))
 
 
 def test_what_is_open_says_so_when_it_is_used(drafted: Drafted, imported: Any) -> None:
