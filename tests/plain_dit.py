@@ -51,7 +51,7 @@ class PlainDiT(nn.Module):
 
 
 class Nested(nn.Module):
-    """Blocks in stages, and frames that attend to text and to frames in one call of two kinds of keys."""
+    """Blocks in stages; no text, and no config to look at."""
 
     def __init__(self, in_channels: int = 16, width: int = 32) -> None:
         super().__init__()

@@ -169,11 +169,11 @@ def _module(module: InBlock) -> list[str]:
 
 def _pattern(group: Group) -> tuple[str, list[str]]:
     """Name and options of the pattern that a group's calls follow; no name where none does."""
-    if len(group.calls) != 1 or group.calls[0].rows is None or group.calls[0].queries is None:
+    if len(group.calls) != 1:
         return "", []
     (call,), (role,) = group.calls, group.roles
-    assert call.rows is not None
-    assert call.queries is not None
+    if call.rows is None or call.queries is None:
+        return "", []
     rows = tokens(call.queries, call.rows)
     if group.kinds == (CA,) and not call.queries.has("T"):
         where = {Tokens.CLIP: [], Tokens.FRAME: ["rows=Rows.FRAME"], Tokens.PIXEL: ["rows=Rows.POSITION"]}
