@@ -51,7 +51,7 @@ def inspect(
     """
     changed, given, at = _changed(config), dict(_pairs("--input", inputs)), _sizes(sizes)
     denoisers = _denoisers(model)
-    from f3core import inspect_model, inspect_text
+    from f3core.inspection import inspect_model, inspect_text
 
     found = {
         name: inspect_model.inspect_class(model_class, {**arguments, **changed}, given, sizes=at, real=real)
@@ -86,9 +86,9 @@ def new_adapter(
 
     folder = output or Path(f"f3core-{name}")
     changed, given, at = _changed(config), dict(_pairs("--input", inputs)), _sizes(sizes)
-    from f3core import scaffold, scaffold_text
-    from f3core.inspect_model import inspect_class
-    from f3core.skeleton import model_class
+    from f3core.inspection.inspect_model import inspect_class
+    from f3core.inspection.skeleton import model_class
+    from f3core.scaffolding import scaffold, scaffold_text
 
     scaffold.check_name(name, installed())
     scaffold.check_folder(folder)
@@ -108,7 +108,7 @@ def new_adapter(
 def _denoisers(model: str) -> Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]]:
     """Class and constructor arguments of each denoiser: by component, or under no name for a class."""
     if not Path(model).expanduser().is_dir():
-        from f3core.skeleton import model_class
+        from f3core.inspection.skeleton import model_class
 
         return {"": (model_class(model), {})}
     from f3core.registry import installed

@@ -23,7 +23,7 @@ import pluggy
 from f3core.sites import AttentionKind, PruningAxis, Removal
 
 if TYPE_CHECKING:
-    from f3core.scaffold import Subject
+    from f3core.scaffolding.scaffold import Subject
 
 GROUP = "f3core"
 hookspec = pluggy.HookspecMarker(GROUP)

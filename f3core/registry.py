@@ -14,7 +14,7 @@ from f3core.errors import AdapterMatchError, PluginError, suggest
 from f3core.hookspecs import GROUP, AdapterEntry, Entry, Hooks, SourceEntry
 
 if TYPE_CHECKING:
-    from f3core.scaffold import Subject
+    from f3core.scaffolding.scaffold import Subject
 
 
 @dataclass(frozen=True)

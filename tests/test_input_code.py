@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from f3core.generic_draft import TorchDialect
-from f3core.input_code import forward_arguments
+from f3core.scaffolding.generic_draft import TorchDialect
+from f3core.scaffolding.input_code import forward_arguments
 
 
 @pytest.mark.parametrize(

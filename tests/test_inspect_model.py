@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from f3core.errors import ModelError, SpecError
-from f3core.inspect_model import Group, Inspection, inspect_class
+from f3core.inspection.inspect_model import Group, Inspection, inspect_class
 from f3core.sites import AttentionKind, Removal
 
 diffusers = pytest.importorskip("diffusers")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f3core.errors import SpecError
-from f3core.formulas import Formula, Term, fit
-from f3core.input_values import value_of
+from f3core.inspection.formulas import Formula, Term, fit
+from f3core.inspection.input_values import value_of
 
 SIZES = {"B": 2, "F": 6, "H": 8, "W": 24, "T": 11}
 DOUBLED = [SIZES, *({**SIZES, letter: 2 * size} for letter, size in SIZES.items())]

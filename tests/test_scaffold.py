@@ -17,11 +17,11 @@ from torch import nn
 
 from f3core.adapter import Adapter
 from f3core.errors import ModelError, OutputError, SpecError
-from f3core.input_code import forward_arguments
-from f3core.inspect_model import inspect_class
+from f3core.inspection.inspect_model import inspect_class
 from f3core.registry import Registry, installed
-from f3core.scaffold import Subject, check_name, draft_package, marks, write_package
-from f3core.shrinking import shrunk
+from f3core.scaffolding.input_code import forward_arguments
+from f3core.scaffolding.scaffold import Subject, check_name, draft_package, marks, write_package
+from f3core.scaffolding.shrinking import shrunk
 from f3core.sites import AttentionKind, Removal
 
 diffusers = pytest.importorskip("diffusers")

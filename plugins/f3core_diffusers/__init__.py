@@ -15,7 +15,7 @@ from f3core.hookspecs import AdapterEntry, hookimpl
 from f3core_diffusers.families import FAMILIES, UNSUPPORTED
 
 if TYPE_CHECKING:
-    from f3core.scaffold import Subject
+    from f3core.scaffolding.scaffold import Subject
 
 __all__: list[str] = []
 

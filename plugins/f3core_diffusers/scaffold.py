@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import diffusers
 
-from f3core.block_stacks import InBlock, Stack, interleaved, seen, stacks
-from f3core.draft_text import (
+from f3core.inspection.inspect_model import Group
+from f3core.inspection.token_roles import Tokens, tokens
+from f3core.scaffolding.block_stacks import InBlock, Stack, interleaved, seen, stacks
+from f3core.scaffolding.draft_text import (
     called,
     indented,
     input_lines,
@@ -18,14 +20,12 @@ from f3core.draft_text import (
     text_of,
     video_of,
 )
-from f3core.input_code import ForwardArgument
-from f3core.inspect_model import Group
-from f3core.shrinking import patch_frames
+from f3core.scaffolding.input_code import ForwardArgument
+from f3core.scaffolding.shrinking import patch_frames
 from f3core.sites import AttentionKind
-from f3core.token_roles import Tokens, tokens
 
 if TYPE_CHECKING:
-    from f3core.scaffold import Subject
+    from f3core.scaffolding.scaffold import Subject
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
 OUTPUT = "to_out.0"

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from f3core.input_code import Dialect, ForwardArgument
+from f3core.scaffolding.input_code import Dialect, ForwardArgument
 
 WIDTH = 120
 EXAMPLE_INPUTS = (

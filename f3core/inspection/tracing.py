@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from f3core.calls import SdpaCall, sdpa
-from f3core.ghosts import Ghosts, is_meta
+from f3core.inspection.ghosts import Ghosts, is_meta
 from f3core.kernels import autocast_on_meta
 
 _PROJECTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d)

@@ -10,7 +10,7 @@ from rich.console import Group as Lines
 from rich.console import RenderableType
 from rich.text import Text
 
-from f3core.scaffold import Mark, Subject
+from f3core.scaffolding.scaffold import Mark, Subject
 
 
 def drafted(subject: Subject, folder: Path, found: Sequence[Mark], rivals: Sequence[str]) -> RenderableType:

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from f3core.call_shapes import pattern
-from f3core.first_forward import arguments
-from f3core.input_code import ForwardArgument
-from f3core.skeleton import Skeleton
-from f3core.tracing import Trace, trace_forward
+from f3core.inspection.call_shapes import pattern
+from f3core.inspection.first_forward import arguments
+from f3core.inspection.skeleton import Skeleton
+from f3core.inspection.tracing import Trace, trace_forward
+from f3core.scaffolding.input_code import ForwardArgument
 
 ROWS, TEXT = 2, 7
 """Rows and text tokens of the contract's inputs"""

@@ -10,11 +10,11 @@ from itertools import groupby
 
 from torch import nn
 
-from f3core.first_forward import Chosen, arguments
-from f3core.formulas import Formula, fit
-from f3core.input_values import LETTERS
-from f3core.skeleton import Skeleton
-from f3core.tracing import Trace, TracedCall, trace_forward
+from f3core.inspection.first_forward import Chosen, arguments
+from f3core.inspection.formulas import Formula, fit
+from f3core.inspection.input_values import LETTERS
+from f3core.inspection.skeleton import Skeleton
+from f3core.inspection.tracing import Trace, TracedCall, trace_forward
 
 Key = tuple[str, int, int, int, int]
 """Pattern of a module's path, ordinal of the call in it, and the rows, queries and keys there"""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
-from f3core.call_shapes import CallShape
-from f3core.formulas import Formula, Term
+from f3core.inspection.call_shapes import CallShape
+from f3core.inspection.formulas import Formula, Term
 from f3core.sites import AttentionKind, Removal
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from f3core.inspect_model import Group
+from f3core.inspection.inspect_model import Group
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from typing import Any
 from torch import nn
 
 from f3core.errors import ModelError, OutputError, SpecError
-from f3core.generic_draft import generic_adapter
-from f3core.input_code import ForwardArgument, forward_arguments
-from f3core.inspect_model import Inspection
+from f3core.inspection.inspect_model import Inspection
+from f3core.inspection.skeleton import Skeleton
 from f3core.registry import Registry
-from f3core.shrinking import LARGE, Tiny, shrunk
-from f3core.skeleton import Skeleton
+from f3core.scaffolding.generic_draft import generic_adapter
+from f3core.scaffolding.input_code import ForwardArgument, forward_arguments
+from f3core.scaffolding.shrinking import LARGE, Tiny, shrunk
 
 MARK = re.compile(r"# (CHECK|DECIDE): (.*)")
 _MORE = re.compile(r"\s*# (.*)")

@@ -14,13 +14,13 @@ from fractions import Fraction
 
 from torch import nn
 
-from f3core.call_shapes import CallShape, Key, calls_by_module, keys_of, measure, pattern
 from f3core.errors import ModelError
-from f3core.first_forward import FEW_TRIES, arguments, find_inputs
+from f3core.inspection.call_shapes import CallShape, Key, calls_by_module, keys_of, measure, pattern
+from f3core.inspection.first_forward import FEW_TRIES, arguments, find_inputs
+from f3core.inspection.skeleton import Skeleton
+from f3core.inspection.token_roles import Role, role
+from f3core.inspection.tracing import Trace, TracedCall, trace_forward
 from f3core.sites import AttentionKind, Removal
-from f3core.skeleton import Skeleton
-from f3core.token_roles import Role, role
-from f3core.tracing import Trace, TracedCall, trace_forward
 
 BASE = {"B": 2, "F": 6, "H": 8, "W": 24, "T": 11}
 """no usual number of channels among frames, so that a tensor of another layout does not fit by chance"""

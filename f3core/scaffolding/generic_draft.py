@@ -6,14 +6,23 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from f3core.block_stacks import InBlock, Stack, seen, stacks
-from f3core.draft_text import EXAMPLE_INPUTS, indented, input_lines, mark, packed_sizes, sizes_of, text_of, video_of
+from f3core.inspection.skeleton import Skeleton
+from f3core.inspection.token_roles import Tokens, tokens
+from f3core.scaffolding.block_stacks import InBlock, Stack, seen, stacks
+from f3core.scaffolding.draft_text import (
+    EXAMPLE_INPUTS,
+    indented,
+    input_lines,
+    mark,
+    packed_sizes,
+    sizes_of,
+    text_of,
+    video_of,
+)
 from f3core.sites import AttentionKind, Removal
-from f3core.skeleton import Skeleton
-from f3core.token_roles import Tokens, tokens
 
 if TYPE_CHECKING:
-    from f3core.scaffold import Subject
+    from f3core.scaffolding.scaffold import Subject
 
 CA, SA, TA = AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL
 _GENERATE = "pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]"

@@ -15,10 +15,10 @@ from typing import Any
 from torch import nn
 
 from f3core.errors import ModelError, SpecError
-from f3core.ghosts import ValuesNeeded
-from f3core.guessing import Guesses, guess
-from f3core.input_values import GRAMMAR, value_of
-from f3core.tracing import Trace, trace_forward
+from f3core.inspection.ghosts import ValuesNeeded
+from f3core.inspection.guessing import Guesses, guess
+from f3core.inspection.input_values import GRAMMAR, value_of
+from f3core.inspection.tracing import Trace, trace_forward
 
 MOST_TRIES = 100
 FEW_TRIES = 30

@@ -10,8 +10,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from f3core.formulas import Formula
-from f3core.inspect_model import Group, Inspection
+from f3core.inspection.formulas import Formula
+from f3core.inspection.inspect_model import Group, Inspection
 from f3core.sites import AttentionKind
 
 LETTERS = "B rows, F latent frames, S tokens of a frame (there), T text tokens"
