@@ -88,6 +88,19 @@ FAMILIES = [
 UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": "its causal self-attention is flex attention under a block mask of a whole clip, "
     "which takes no other keys, and fills a cache that later chunks read",
+    "Cosmos3OmniTransformer": "it packs text, frames, sound and actions into one sequence without a batch, and one "
+    "attention module makes two calls, a causal one of the text and one of all the rest, in which a layout of frames "
+    "and text does not tell frames from sound and actions",
+    "Kandinsky6SRTransformer3DModel": "its self-attention is flex attention under a block mask that every call chooses "
+    "from the queries and keys of all frames, which can be neither scored nor restricted to other keys, and it "
+    "enlarges tiles of a given video",
+    "MiniMaxH3Transformer3DModel": "it packs text, given pictures, audio and video into one sequence, whose frames a "
+    "forward tells by rotary coordinates alone, which a given first picture has too, and no DiffusionPipeline runs it",
+    "SanaWMLTX2RefinerTransformer3DModel": "its self-attention reads keys of earlier frames from a cache that forwards "
+    "of their own fill, a forward does not tell how many frames its tokens are, and it refines another model's latents",
+    "SanaWMTransformer3DModel": "its frames mix by a gated delta rule with a state, which has no map over keys, but in "
+    "every fourth block, which attends twice, once in the rays of a camera path, and in bfloat16 whatever the model's "
+    "dtype, and its pipeline makes no clip without such a path",
     "WanAnimate2Transformer3DModel": "its self-attention runs over padded buffers of a clip and its reference under a "
     "block mask of flex attention, which takes no other keys, and no DiffusionPipeline runs it",
 }
