@@ -88,9 +88,9 @@ FAMILIES = [
 UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": "its causal self-attention is flex attention under a block mask of a whole clip, "
     "which takes no other keys, and fills a cache that later chunks read",
-    "Cosmos3OmniTransformer": "it packs text, frames, sound and actions into one sequence without a batch, and one "
-    "attention module makes two calls, a causal one of the text and one of all the rest, in which a layout of frames "
-    "and text does not tell frames from sound and actions",
+    "Cosmos3OmniTransformer": "it packs text, frames and, where asked, sound and actions into one sequence without a "
+    "batch, and each attention makes two calls, a causal one of the text and one of the rest, which cannot be "
+    "restricted apart",
     "Kandinsky6SRTransformer3DModel": "its self-attention is flex attention under a block mask that every call chooses "
     "from the queries and keys of all frames, which can be neither scored nor restricted to other keys, and it "
     "enlarges tiles of a given video",

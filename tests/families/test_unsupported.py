@@ -11,7 +11,7 @@ from f3core.registry import installed
 
 REASONS = {
     "AnyFlowFARTransformer3DModel": "a cache that later chunks read",
-    "Cosmos3OmniTransformer": "frames from sound and actions",
+    "Cosmos3OmniTransformer": "two calls, a causal one of the text and one of the rest",
     "Kandinsky6SRTransformer3DModel": "a block mask that every call chooses",
     "MiniMaxH3Transformer3DModel": "by rotary coordinates alone",
     "SanaWMLTX2RefinerTransformer3DModel": "a cache that forwards of their own fill",
