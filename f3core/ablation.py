@@ -189,13 +189,15 @@ class Sensor:
 
     def around(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The denoiser's forward, after the restricted ones where it is one to try."""
-        k = self._firsts.get(self._adapter.noise_level(args, kwargs))
         layout = self._adapter.layout(self._denoiser, args, kwargs)
-        if k is None or not self._sites or layout is None:
+        if layout is None or not self._sites:
             return forward(*args, **kwargs)
+        k = self._firsts.get(self._adapter.noise_level(args, kwargs))
         if k != self._range:
             self._reduce()
             self._range = k
+        if k is None:
+            return forward(*args, **kwargs)
         tried = []
         for i in range(len(self._sites)):
             again = copy.deepcopy((args, kwargs))  # a forward may alter what it is given, such as a cache
@@ -231,7 +233,8 @@ class Sensor:
                 together += self._distances(usual, changes.sum(0))
                 for b, change in enumerate(changes):
                     apart[:, b if len(changes) > 1 else conditional] += self._distances(usual, change)
-        self._found[self._range] = (together, apart)
+        before = self._found.get(self._range, (0.0, 0.0))  # where clips are made chunk by chunk, levels come again
+        self._found[self._range] = (before[0] + together, before[1] + apart)
         self._seen = {}
 
     def drifts(self, ranges: int) -> tuple[Array, Array]:

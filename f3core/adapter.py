@@ -90,6 +90,10 @@ class Adapter(ABC):
         """Published models of the family whose configs the adapter knows."""
         return ()
 
+    def hooked(self, denoiser: nn.Module) -> str | None:
+        """What has hold of a denoiser's forwards and keeps it from being copied, in a word; None where nothing has."""
+        return "offloading" if any(hasattr(module, "_hf_hook") for module in denoiser.modules()) else None
+
     @abstractmethod
     def denoisers(self, pipeline: Any) -> dict[str, nn.Module]:
         """The denoisers of a pipeline by component name, in the order in which they run."""
@@ -103,6 +107,11 @@ class Adapter(ABC):
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:
         """Clips for prompts: float [B, F, 3, H, W] in [0, 1] on the CPU. ``seeds[i]`` alone decides row i's noise."""
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        """Whether a pipeline makes one clip a call, so that prompts cannot share forwards; `generate` takes several all
+        the same."""
+        return False
 
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
         """What each guidance branch of a generation with ``call`` weighs in the prediction, in the order in which the
@@ -145,6 +154,10 @@ class Adapter(ABC):
     @abstractmethod
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         """The timestep value of a forward with these arguments: high is noisy. May read tensor values."""
+
+    def tells_branches_in(self, pipeline: Any) -> bool:
+        """Whether the calls of this pipeline tell the branches of guidance; those of one denoiser may differ in it."""
+        return self.tells_branches
 
     def unconditional_rows(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> range | None:
         """Batch rows of the call being made that are of guidance's unconditional branch: no row where it is unguided.

@@ -76,33 +76,6 @@ def frames_in_batch(module: nn.Module, gate: Gate, fold: tuple[str, ...]) -> nn.
     return become_(module, _FramesInBatch, f3_gate=gate, f3_names=names, f3_fold=frozenset(fold))
 
 
-class _OtherFramesOnly(nn.Module):
-    """Masks keys of the query's own frame."""
-
-    f3_gate: Gate
-    f3_names: tuple[str, ...]
-    f3_mask: str
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        clock = self.f3_gate.clock
-        if not self.f3_gate.active() or clock.frames == 1:  # alone, a frame has nothing else to look at
-            return super().forward(*args, **kwargs)
-        hidden = args[0] if args else kwargs[self.f3_names[0]]
-        frame = torch.arange(hidden.shape[1], device=hidden.device) // clock.tokens
-        named = dict(zip(self.f3_names, args, strict=False)) | kwargs
-        named[self.f3_mask] = (frame[:, None] != frame[None, :])[None, None]
-        return super().forward(**named)
-
-
-def other_frames_only(module: nn.Module, gate: Gate, mask: str) -> nn.Module:
-    """Take own-frame attention away from a visual self-attention by a boolean mask passed as argument ``mask``.
-
-    An ablation: the maps are computed as before and nothing is saved. A clip of one frame is left as it is.
-    """
-    names = _parameters(module)
-    return become_(module, _OtherFramesOnly, f3_gate=gate, f3_names=names, f3_mask=mask)
-
-
 class ZeroBranch(nn.Module):
     """Stands where a dropped module was: zeros in the shape of its first input, no parameters, no work."""
 

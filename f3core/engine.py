@@ -195,8 +195,9 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
         raise ModelError(f"{job.source}: adapter {adapter.name!r} finds no denoiser in {type(pipeline).__name__}")
     check_unpruned(job.source, denoisers)
     for name, denoiser in denoisers.items():
-        if any(hasattr(module, "_hf_hook") for module in denoiser.modules()):
-            raise ModelError(f"{name} is offloaded; prune first, then enable offloading on the pruned pipeline")
+        hooked = adapter.hooked(denoiser)
+        if hooked:
+            raise ModelError(f"{name} is under {hooked}: undo it, prune, then enable it on the pruned pipeline")
         denoiser.eval()
     sites = tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
     chosen_removals(job, sites)

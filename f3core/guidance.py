@@ -23,8 +23,9 @@ def check_branch(job: Job, adapter: Adapter, pipeline: Any) -> None:
     place, branch = ("prune", "branch"), job.file.spec.prune.branch
     if branch is GuidanceBranch.BOTH:
         return
-    if not adapter.tells_branches:
-        raise job.file.error(place, f"adapter {adapter.name!r} cannot tell the branches of guidance apart; prune both")
+    if not adapter.tells_branches_in(pipeline):
+        message = f"adapter {adapter.name!r} cannot tell the branches of guidance in the calls of this pipeline"
+        raise job.file.error(place, f"{message} ({type(pipeline).__name__}) apart; prune both")
     if all(len(adapter.branches(pipeline, name, job.call)) == 1 for name in adapter.denoisers(pipeline)):
         message = f"generation is unguided and has no {branch} branch; raise model.call.guidance_scale, or prune both"
         raise job.file.error(place, message)

@@ -41,7 +41,7 @@ class Span:
         if length < visual:
             raise ModelError(
                 f"attention over {length} tokens cannot be restricted by frames: the clip has {self.frames} frames of "
-                f"{self.tokens}. Is its sequence split over devices? Run it on one device, or prune by drop"
+                f"{self.tokens}. Is its sequence split over devices? Run it on one device"
             )
         if self.text_first:
             return slice(0, length - visual), slice(length - visual, None)

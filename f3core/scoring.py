@@ -70,7 +70,7 @@ def score(
         call=model.call,
         target=job.file.spec.prune.target,
         stride=spec.query_stride,
-        batch_size=spec.batch_size,
+        batch_size=together(job, model),
         identity=calibration_identity(job, model, prompts),
         costs=priced,
         folder=folder,
@@ -140,7 +140,7 @@ def completed(
             name: [level for level, *rows in zip(header.levels, *kinds.values(), strict=True) if any(rows)]
             for name, kinds in header.passes.items()
         },
-        batch_size=spec.calibrate.batch_size,
+        batch_size=together(job, model),
         sensed=max(1, number // SENSED),
         clips=torch.stack([known[i] for i in range(number)]) if all(i in known for i in range(number)) else None,
         folder=folder / f"impact-{_digest(header.identity, target, removals, ranges, number)}" if folder else None,
@@ -163,3 +163,8 @@ def _tried(job: Job) -> int:
     """On how many of the calibration prompts removals are tried out."""
     spec = job.file.spec.calibrate
     return min(spec.num_prompts, spec.impact_prompts or max(1, spec.num_prompts // TRIED))
+
+
+def together(job: Job, model: Model) -> int:
+    """How many prompts are scored at once: as many as the spec says, or one where the pipeline takes no more."""
+    return 1 if model.adapter.one_by_one(model.pipeline) else job.file.spec.calibrate.batch_size

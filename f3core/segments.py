@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from f3core.errors import ProbeError
-from f3core.sites import TEXT, AttentionCall, Layout
+from f3core.sites import TEXT, Layout
 
 
 def text_tokens(count: int) -> Tensor:
@@ -30,11 +30,6 @@ def frame_tokens(layout: Layout, count: int, rows: int) -> Tensor:
     raise ProbeError(
         f"{count} visual tokens in {rows} rows are neither {layout.frames} frames of {layout.tokens} nor single frames"
     )
-
-
-def query_tokens(layout: Layout, call: AttentionCall) -> Tensor:
-    """Segments of a call whose queries are all visual."""
-    return frame_tokens(layout, call.queries, call.batch)
 
 
 def argument(args: Sequence[Any], kwargs: Mapping[str, Any], name: str, position: int) -> Any:

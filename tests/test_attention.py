@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from f3core.attention import ZeroBranch, dropped, frames_in_batch, other_frames_only, own_frame_attention
+from f3core.attention import ZeroBranch, dropped, frames_in_batch, own_frame_attention
 from f3core.clock import Clock, Gate
 from f3core.plan import StepRange
 from f3core.sites import Layout
@@ -110,19 +110,7 @@ def test_frames_in_batch_equals_a_dense_mask(
     assert torch.equal(flagged, -restricted(hidden, **tables))
 
 
-@settings(max_examples=40, deadline=None)
-@given(**sizes)
-def test_other_frames_only_equals_a_dense_mask(batch: int, heads: int, frames: int, tokens: int, seed: int) -> None:
-    module, hidden, tables = drawn(batch, frames, tokens, seed, per_row=False)
-    frame = torch.arange(frames).repeat_interleave(tokens)
-    other = frame[:, None] != frame
-    expected = module(hidden, **tables) if frames == 1 else masked(module, hidden, tables, other)
-    restricted = other_frames_only(module, gate(frames, tokens), mask="mask")
-    assert torch.allclose(restricted(hidden, **tables), expected, atol=1e-5)
-    assert torch.allclose(restricted(hidden, *tables.values()), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("how", ["fold", "mask", "drop", "bypass"])
+@pytest.mark.parametrize("how", ["fold", "drop", "bypass"])
 def test_a_closed_gate_leaves_the_module_as_it_was(how: str) -> None:
     module, hidden, tables = drawn(2, 3, 2, 0, per_row=True)
     if how == "bypass":
@@ -131,7 +119,6 @@ def test_a_closed_gate_leaves_the_module_as_it_was(how: str) -> None:
     late = gate(3, 2, frozenset({1}))
     restricted = {
         "fold": lambda: frames_in_batch(module, late, fold=("hidden", "table", "pair")),
-        "mask": lambda: other_frames_only(module, late, mask="mask"),
         "drop": lambda: dropped(module, late),
         "bypass": lambda: dropped(module, late, bypass=True),
     }[how]()

@@ -102,7 +102,5 @@ def test_a_processor_whose_attention_cannot_be_seen_is_refused() -> None:
 
     attention = tiny_wan.transformer().blocks[0].attn1
     attention.processor = Elsewhere()
-    with pytest.raises(
-        PlanError, match=r"Elsewhere calls neither .* set another attention processor, or prune by drop"
-    ):
+    with pytest.raises(PlanError, match=r"Elsewhere calls neither .* set another attention processor$"):
         restricted_call(attention, Gate(Clock()), own_frame)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from f3core.errors import ProbeError
-from f3core.segments import argument, frame_tokens, query_tokens, text_tokens
-from f3core.sites import TEXT, AttentionCall, Layout
+from f3core.segments import argument, frame_tokens, text_tokens
+from f3core.sites import TEXT, Layout
 
 small = st.integers(1, 5)
 
@@ -34,9 +33,7 @@ def test_what_fits_neither_is_refused(batch: int, frames: int, tokens: int, coun
         frame_tokens(Layout(batch, frames, tokens), count, rows)
 
 
-def test_queries_of_a_call_and_text() -> None:
-    layout = Layout(1, 3, 2, text=4)
-    assert torch.equal(query_tokens(layout, AttentionCall(0, 1, 8, 6, 4)), frame_tokens(layout, 6, 1))
+def test_text_is_one_row_of_its_own_segment() -> None:
     assert text_tokens(4).tolist() == [[TEXT] * 4]
     assert text_tokens(0).shape == (1, 0)
 

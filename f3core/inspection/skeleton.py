@@ -134,7 +134,7 @@ def model_class(path: str) -> type[nn.Module]:
     """The class of a dotted path. Raises `ModelError` that says which part of it is wrong."""
     module, _, name = path.replace(":", ".").rpartition(".")
     if not module:
-        raise ModelError(f"{path}: is no folder here; a class is written pkg.Class, such as diffusers.{path}")
+        raise ModelError(f"{path}: is no folder here; a class is written pkg.Class, with the package it lies in")
     try:
         found = getattr(importlib.import_module(module), name)
     except ImportError as error:

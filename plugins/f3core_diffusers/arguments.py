@@ -57,17 +57,20 @@ def _tensors(path: str) -> Tensor | list[Tensor]:
 
 def _reader(name: str, path: str) -> tuple[str, Callable[[str], Any]] | None:
     """What an argument is a path of, and what opens it."""
+    if path.endswith(".safetensors"):
+        return "file of tensors", _tensors
     if name in PICTURES:
         return "picture", load_image
     if name in VIDEOS:
         return "video", _frames
-    return ("file of tensors", _tensors) if path.endswith(".safetensors") else None
+    return None
 
 
 def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     """A call whose files are opened: pipelines that start from pictures, videos or tensors are given paths in a spec.
 
-    A picture becomes a list of ``clips`` of it (None: it alone), a video the list of its frames, a safetensors file
+    A picture becomes a list of ``clips`` of it (None: it alone), several stay a list, a video becomes the list of its
+    frames, a safetensors file
     its tensor, or the list of its tensors. A ``negative_prompt`` becomes a list like a picture: not every pipeline
     repeats it. Raises `ModelError` when there is no such file.
     """
@@ -75,15 +78,24 @@ def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     if clips is not None and isinstance(negative := call.get("negative_prompt"), str):
         arguments["negative_prompt"] = [negative] * clips
     for name, given in call.items():
-        if not isinstance(given, str) or (reader := _reader(name, given)) is None:
-            continue
-        what, read = reader
-        if not Path(given).is_file():
-            raise ModelError(f"model.call: {name}: there is no file {given!r}; give the path of a {what}")
-        try:
-            arguments[name] = read(given)
-        except (ImportError, OSError, SafetensorError, ValueError) as error:
-            raise ModelError(f"model.call: {name}: {given!r} cannot be read as a {what}: {error}") from error
-        if name in PICTURES and clips is not None:
-            arguments[name] = [arguments[name]] * clips
+        if isinstance(given, str):
+            arguments[name] = _read(name, given)
+            if name in PICTURES and clips is not None:
+                arguments[name] = [arguments[name]] * clips
+        elif name in PICTURES and isinstance(given, list | tuple):
+            arguments[name] = [_read(name, each) if isinstance(each, str) else each for each in given]
     return arguments
+
+
+def _read(name: str, given: str) -> Any:
+    """What an argument that may be a path stands for."""
+    reader = _reader(name, given)
+    if reader is None:
+        return given
+    what, read = reader
+    if not Path(given).is_file():
+        raise ModelError(f"model.call: {name}: there is no file {given!r}; give the path of a {what}")
+    try:
+        return read(given)
+    except (ImportError, OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"model.call: {name}: {given!r} cannot be read as a {what}: {error}") from error

@@ -23,7 +23,7 @@ from f3core.plan import PruningPlan
 from f3core.segments import argument
 from f3core_diffusers.arguments import check_call, opened, usual_arguments
 from f3core_diffusers.guiders import guided_branches, guided_rows
-from f3core_diffusers.named_calls import naming_calls, unconditional_rows
+from f3core_diffusers.named_calls import names_calls, naming_calls, unconditional_rows
 from f3core_diffusers.pruned import pruned_model_class
 from f3core_diffusers.published_models import published_models
 
@@ -96,6 +96,11 @@ class DiffusersAdapter(Adapter):
                     found[name] = model_class.from_config(model_class.load_config(source, subfolder=name))
         return found
 
+    def hooked(self, denoiser: nn.Module) -> str | None:
+        registries = (getattr(module, "_diffusers_hook", None) for module in denoiser.modules())
+        names = {name for registry in registries if registry is not None for name in registry.hooks}
+        return f"diffusers' {', '.join(sorted(names))}" if names else super().hooked(denoiser)
+
     def published(self) -> tuple[Published, ...]:
         return published_models(self)
 
@@ -123,10 +128,6 @@ class DiffusersAdapter(Adapter):
         return torch.cat(
             [_generated(pipeline, {**rest, **its}, steps, own) for its, own in zip(each, generators, strict=True)]
         )
-
-    def one_by_one(self, pipeline: Any) -> bool:
-        """Whether a pipeline makes one clip a call, and takes one prompt, one generator and one image."""
-        return False
 
     def text_of(self, denoiser: nn.Module, given: Mapping[str, Any]) -> int | None:
         """Text tokens of a generation with all these arguments; None: as many as example inputs usually have."""
@@ -187,6 +188,9 @@ class DiffusersAdapter(Adapter):
         and columns, by which some pipelines shift them."""
         scheduler.set_timesteps(steps)
         return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+
+    def tells_branches_in(self, pipeline: Any) -> bool:
+        return self.tells_branches and names_calls(type(pipeline))
 
     def unconditional_rows(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> range | None:
         layout = self.layout(denoiser, args, kwargs)

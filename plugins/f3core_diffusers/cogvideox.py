@@ -5,11 +5,13 @@ The latents of a given first frame (I2V) are channels of every frame, not tokens
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
+from f3core.errors import ModelError
 from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
@@ -21,6 +23,15 @@ class CogVideoXAdapter(BlocksAdapter):
     axes = "FCHW"
     usual_text = "max_text_seq_length"
     stacks = {"transformer_blocks": {"attn1": Joint(text_first=True)}}  # noqa: RUF012
+
+    def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
+        """Raises `ModelError` for a scale that changes from step to step."""
+        if call.get("use_dynamic_cfg"):
+            raise ModelError(
+                "with use_dynamic_cfg branches weigh otherwise at every step, so what removals do to the "
+                "guided prediction is not known; set it to false, or choose a criterion that tries none"
+            )
+        return super().branches(pipeline, component, call)
 
     def inputs(self, example: Example) -> dict[str, Any]:
         config, (by_frame, by_row, by_column) = example.config, self.patch(example.denoiser)

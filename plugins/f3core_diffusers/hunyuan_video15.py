@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from diffusers import AutoencoderKLHunyuanVideo15, HunyuanVideo15ImageToVideoPipeline
+from diffusers import AutoencoderKLHunyuanVideo15
 from diffusers.pipelines.hunyuan_video1_5.image_processor import HunyuanVideo15ImageProcessor
 from torch import nn
 
@@ -49,8 +49,8 @@ class HunyuanVideo15Adapter(HunyuanLevels, BlocksAdapter):
     latent_size = staticmethod(_latent_size)
 
     def one_by_one(self, pipeline: Any) -> bool:
-        """With an image, whose shape is that of the clip."""
-        return isinstance(pipeline, HunyuanVideo15ImageToVideoPipeline)
+        """An image's shape is that of the clip; and the codec's attention takes one clip at a time."""
+        return True
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
         places = (self.text, ("encoder_hidden_states_2", 5), ("image_embeds", 7))

@@ -2,7 +2,8 @@
 
 Sites are the visual blocks; the blocks before them mix text with text alone. A given first frame and its mask (I2V) are
 channels, frame 0's own and zeros elsewhere, not tokens. A prompt has as many tokens as it is long, so that a plan from
-configs alone counts the pipeline's ``max_sequence_length``. Variants with ``attention_type: nabla`` (clips of ten
+configs alone counts the pipeline's ``max_sequence_length``; prompts generated together are padded to the longest
+without a mask, so that each clip is generated alone. Variants with ``attention_type: nabla`` (clips of ten
 seconds, and Pro) attend to blocks of keys that flex attention picks anew in every call: they are refused.
 """
 
@@ -33,6 +34,9 @@ class Kandinsky5Adapter(BlocksAdapter):
         }
     }
     latent_size = staticmethod(functools.partial(codec_size, pixels=16, rounds=True))
+
+    def one_by_one(self, pipeline: Any) -> bool:
+        return True
 
     def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
         """Raises `ModelError` for sparse variants."""

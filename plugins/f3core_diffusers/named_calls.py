@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from f3core.attention import become_
@@ -31,6 +33,12 @@ class NamedCalls(nn.Module):
                 yield
             finally:
                 self.f3_call = outer
+
+
+def names_calls(pipeline_class: type) -> bool:
+    """Whether a pipeline names its calls, which those of one denoiser may or may not do; read in its source."""
+    own = (base for base in pipeline_class.__mro__ if issubclass(base, DiffusionPipeline))
+    return any("cache_context(" in inspect.getsource(base) for base in own)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class Restriction:
             raise ModelError(
                 "enable_parallelism splits the sequence over devices, which this pruned model bears only where it lost "
                 "TA by self_only, text is in no sequence with frames, and the number of devices divides the "
-                f"{span.frames} latent frames; run it on one device, or prune by drop"
+                f"{span.frames} latent frames; run it on one device, or prune by drop where the sites list it"
             )
         return replace(span, frames=length // span.tokens), {**options, "parallel_config": None}
 
@@ -122,7 +122,7 @@ def _restricted_class(base: type) -> type:
     if not used:
         raise PlanError(
             f"{base.__name__} calls neither dispatch_attention_fn nor F.scaled_dot_product_attention itself, so "
-            "what it attends to cannot be restricted; set another attention processor, or prune by drop"
+            "what it attends to cannot be restricted; set another attention processor"
         )
     # Without a name, torch.compile takes this scope for itself instead of the module that the name would lead to.
     scope = {name: value for name, value in plain.__globals__.items() if name != "__name__"}
@@ -139,16 +139,27 @@ def _restricted_class(base: type) -> type:
             _running.restriction = outer
 
     call.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]  # attention modules read it
-    return type(f"Restricted{base.__name__}", (base,), {"__call__": call, "__module__": __name__})
+    return type(f"Restricted{base.__name__}", (Restricting, base), {"__call__": call, "__module__": __name__})
 
 
 def _restrict_processor(processor: Any, restriction: Restriction) -> Any:
     """A copy, because processors may be shared; one that is restricted already becomes this site's."""
+    if isinstance(processor, nn.Module):
+        raise PlanError(
+            f"{type(processor).__name__} has weights of its own, as those of image prompts do, and is not restricted; "
+            "prune without it, or prune by another removal that the site lists"
+        )
     made = copy.copy(processor)
-    if not hasattr(processor, "f3_restriction"):
+    if not issubclass(type(processor), Restricting):
         made.__class__ = _restricted_class(type(processor))
     made.f3_restriction = restriction
     return made
+
+
+class Restricting:
+    """What every restricted processor's class adds."""
+
+    f3_restriction: Restriction
 
 
 class _RestrictedCall(nn.Module):
@@ -161,9 +172,12 @@ class _RestrictedCall(nn.Module):
     def processor(self) -> Any:
         return self.f3_processor
 
-    @processor.setter
-    def processor(self, chosen: Any) -> None:
-        vars(self)["f3_processor"] = _restrict_processor(chosen, self.f3_restriction)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A property's setter would not be asked for processors that are modules."""
+        if name == "processor":
+            vars(self)["f3_processor"] = _restrict_processor(value, self.f3_restriction)
+        else:
+            super().__setattr__(name, value)
 
 
 def restricted_call(
@@ -182,7 +196,8 @@ def restricted_call(
     holds one position of each frame; ``varying`` is `Span.varying`, of calls without a mask.
     Raises `PlanError` where its processor makes no call that could be restricted.
     """
-    chosen = vars(module).pop("processor")
+    chosen = module.processor
+    vars(module).pop("processor", None)
     restriction = Restriction(gate, restricted, text_first, one_token, joint, varying)
     become_(module, _RestrictedCall, f3_restriction=restriction)
     module.processor = chosen

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from f3core.adapter import Sketch
 from f3core.errors import ModelError
 from f3core_diffusers.arguments import check_call, usual_arguments
+from f3core_diffusers.named_calls import names_calls
 
 if TYPE_CHECKING:
     from f3core_diffusers.base import DiffusersAdapter
@@ -57,6 +58,11 @@ def sketch(
     given = {**usual_arguments(pipeline_class), **usual, **call}
     try:
         frames, height, width = latent_size(source, next(iter(denoisers.values())), given)
+    except KeyError as error:
+        raise ModelError(
+            f"{pipeline_class.__name__} takes no {error}, from which the size of its clips would be known without "
+            "weights; score the model and give --scores"
+        ) from error
     except (TypeError, ValueError) as error:
         raise ModelError(f"{pipeline_class.__name__} would refuse to generate: {error}; see model.call") from error
     text = text or adapter.text_of(next(iter(denoisers.values())), given)
@@ -78,7 +84,8 @@ def sketch(
     apart = {
         name: {kind: tuple(n // 2 for n in every) for kind, every in by_kind.items()} for name, by_kind in runs.items()
     }
-    return Sketch(denoisers, inputs, levels, runs, apart if adapter.tells_branches else {})
+    told = adapter.tells_branches and names_calls(pipeline_class)
+    return Sketch(denoisers, inputs, levels, runs, apart if told else {})
 
 
 def _guider(source: str, index: Mapping[str, Any]) -> Any:

@@ -60,9 +60,9 @@ def spec_of(folder: Path, source: Path, call: dict[str, Any], **prune: Any) -> f
         {
             "version": 1,
             "model": {"source": str(source), "call": call, "device": "cpu"},
-            "calibrate": {"prompts": str(prompts), "num_prompts": 2, "steps": 2},
+            "calibrate": {"prompts": str(prompts), "num_prompts": 2, "batch_size": 2, "steps": 2},
             "prune": {"axis": "layer", "ratio": 0.5, **prune},
-            "evaluate": {"num_clips": 1, "timing_pairs": 0},
+            "evaluate": {"num_clips": 2, "timing_pairs": 0},
             "output": str(folder / "run"),
         }
     )
@@ -91,6 +91,8 @@ def test_pruned_and_loaded_by_diffusers_alone(
     )
     assert clip.shape == plain.shape
     assert not torch.equal(clip, plain), "pruning does not show"
+    pair = adapter.generate(result.pipeline, PROMPTS, steps=2, seeds=[3, 4], call=call)
+    assert torch.allclose(pair[:1], clip, atol=5e-3), "a clip depends on the others of its batch"
     model = tmp_path / "run" / "model"
     asked = {**call, "num_inference_steps": 2}
     if getattr(tiny, "PROMPTED", True):
