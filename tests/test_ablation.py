@@ -13,7 +13,7 @@ import torch
 from diffusers import WanPipeline
 from f3core_diffusers.wan import WanAdapter
 
-from f3core.ablation import ablate
+from f3core.ablation import Sensor, ablate
 from f3core.errors import ModelError
 from f3core.impact import Impact
 from f3core.meta import share_copy
@@ -206,3 +206,22 @@ def test_a_second_denoiser_is_sensed_where_it_begins() -> None:
 def test_other_branches_than_the_adapter_names_are_refused(pipe: WanPipeline, levels: list[float]) -> None:
     with pytest.raises(ModelError, match="2 guidance branches ran at a step, but adapter 'wan' names 3"):
         tried(pipe, levels, (StepRange(),), adapter=Counting((1.0, 1.0, -1.0)))
+
+
+def test_clips_made_chunk_by_chunk_add_up() -> None:
+    """Each chunk runs the same noise levels again."""
+    denoiser, adapter = tiny_wan.transformer(), WanAdapter()
+    sites = [site for site in adapter.sites(denoiser, "transformer") if TA in site.kinds]
+    removals = {site.fqn: Removal.SELF_ONLY for site in sites}
+    inputs = adapter.example_inputs(denoiser, frames=3, height=4, width=6, text=7)
+
+    def moved(*levels: float) -> np.ndarray:
+        sensor = Sensor(adapter, denoiser, sites, TA, removals, (1.0,), {900.0: 0, 500.0: 1})
+        with torch.no_grad():
+            for level in levels:
+                sensor.around(denoiser.forward, **{**inputs, "timestep": torch.tensor([level])})
+        return sensor.drifts(2)[0]
+
+    once = moved(900.0, 500.0, 100.0)
+    assert (once > 0).all()
+    assert np.allclose(moved(900.0, 500.0, 100.0, 900.0, 500.0, 100.0), 2 * once)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import pytest
 import tiny_wan
 import torch
 from diffusers import FirstBlockCacheConfig
-from f3core_diffusers.named_calls import NamedCalls, naming_calls, unconditional_rows
+from f3core_diffusers.named_calls import NamedCalls, names_calls, naming_calls, unconditional_rows
 from f3core_diffusers.wan import WanAdapter
+from f3core_tuneavideo.pipeline import TuneAVideoPipeline
 from torch import nn
 
 from f3core.meta import share_copy
@@ -78,3 +80,9 @@ def test_what_a_class_caches_by_a_name_goes_on() -> None:
             model(**inputs)
         with model.cache_context("cond"):
             model(**inputs)
+
+
+def test_pipelines_of_one_denoiser_may_or_may_not_name_their_calls() -> None:
+    assert names_calls(diffusers.HunyuanVideoPipeline)
+    assert not names_calls(diffusers.HunyuanVideoImageToVideoPipeline)
+    assert names_calls(TuneAVideoPipeline)

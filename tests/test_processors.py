@@ -104,3 +104,22 @@ def test_a_processor_whose_attention_cannot_be_seen_is_refused() -> None:
     attention.processor = Elsewhere()
     with pytest.raises(PlanError, match=r"Elsewhere calls neither .* set another attention processor$"):
         restricted_call(attention, Gate(Clock()), own_frame)
+
+
+def test_a_restricted_processor_made_anew_is_restricted_once() -> None:
+    made = pruned(tiny_cogvideox.transformer(), "cogvideox")
+    before = output(made, "cogvideox")
+    kind = type(made.transformer_blocks[0].attn1.processor)
+    made.set_attn_processor(kind())
+    assert torch.equal(output(made, "cogvideox"), before)
+
+
+def test_a_processor_with_weights_is_refused_and_nothing_changes() -> None:
+    class Weighing(nn.Module):
+        pass
+
+    made = pruned(tiny_cogvideox.transformer(), "cogvideox").transformer_blocks[0].attn1
+    before = made.processor
+    with pytest.raises(PlanError, match="Weighing has weights of its own"):
+        made.processor = Weighing()
+    assert made.processor is before

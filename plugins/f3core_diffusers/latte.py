@@ -18,6 +18,8 @@ from f3core_diffusers.sketch import codec_size
 
 
 def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
+    if call.get("enable_temporal_attentions") is False:
+        raise ValueError("without enable_temporal_attentions no frame attends to another, and there is no TA to prune")
     frames, known = call["video_length"], denoiser.config.video_length
     if frames not in (1, known):
         raise ValueError(f"video_length must be {known}, the number of frames that the model has positions for")
