@@ -42,17 +42,10 @@ class AllegroAdapter(BlocksAdapter):
         return pipeline
 
     def inputs(self, example: Example) -> dict[str, Any]:
-        config = example.config
-        size = example.frames, example.height, example.width
-        grid = tuple(number // by for number, by in zip(size, self.patch(example.denoiser), strict=True))
-        scale, start = tuple(config[f"interpolation_scale_{axis}"] for axis in "thw"), ((0, 0), grid[1:])
+        config, grid, device = example.config, self.grid(example), example.denoiser.device
+        scale, crop = tuple(config[f"interpolation_scale_{axis}"] for axis in "thw"), ((0, 0), grid[1:])
         tables = get_3d_rotary_pos_embed_allegro(
-            config.attention_head_dim,
-            start,
-            grid[1:],
-            grid[0],
-            interpolation_scale=scale,
-            device=example.denoiser.device,
+            config.attention_head_dim, crop, grid[1:], grid[0], interpolation_scale=scale, device=device
         )
         places = torch.cartesian_prod(*map(example.places, grid))
         return super().inputs(example) | {

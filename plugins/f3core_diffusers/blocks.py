@@ -63,6 +63,11 @@ class BlocksAdapter(DiffusersAdapter):
         by_frame = getattr(denoiser.config, "patch_size_t", None) or 1
         return tuple(size) if isinstance(size, Sequence) else (by_frame, size, size)  # type: ignore[return-value]
 
+    def grid(self, example: Example) -> tuple[int, int, int]:
+        """Tokens along frames, rows and columns of an example."""
+        by_frame, by_row, by_column = self.patch(example.denoiser)
+        return example.frames // by_frame, example.height // by_row, example.width // by_column
+
     def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
         """Rows, latent frames, latent rows and columns of a forward."""
         batch, *rest = argument(args, kwargs, self.video, 0).shape

@@ -18,12 +18,9 @@ from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
 from f3core_diffusers.sketch import codec_size
 
-PIXELS = 16
-"""What diffusers' EasyAnimate pipelines round height and width down to multiples of."""
-
 
 def _latent_size(source: str, denoiser: nn.Module, call: Mapping[str, Any]) -> tuple[int, int, int]:
-    rounded = {name: call[name] // PIXELS * PIXELS for name in ("height", "width")}
+    rounded = {name: call[name] // 16 * 16 for name in ("height", "width")}  # as the pipelines do
     return codec_size(source, denoiser, {**call, **rounded})
 
 

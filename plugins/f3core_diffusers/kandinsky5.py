@@ -48,15 +48,14 @@ class Kandinsky5Adapter(BlocksAdapter):
         return super().sites(denoiser, component)
 
     def inputs(self, example: Example) -> dict[str, Any]:
-        config, size = example.config, (example.frames, example.height, example.width)
+        config = example.config
         channels = config.in_visual_dim * 2 + 1 if config.visual_cond else config.in_visual_dim
-        grid = (number // by for number, by in zip(size, self.patch(example.denoiser), strict=True))
         return {
-            "hidden_states": example.noise(*size, channels),
+            "hidden_states": example.noise(example.frames, example.height, example.width, channels),
             "encoder_hidden_states": example.noise(example.text, config.in_text_dim),
             "timestep": example.timestep(),
             "pooled_projections": example.noise(config.in_text_dim2),
-            "visual_rope_pos": [example.places(number) for number in grid],
+            "visual_rope_pos": [example.places(number) for number in self.grid(example)],
             "text_rope_pos": example.places(example.text),
             "scale_factor": (1.0, 2.0, 2.0),
             "return_dict": False,

@@ -56,6 +56,4 @@ class TimestepsOfTokens(SanaVideoAdapter):
     """Where the image-to-video pipeline runs the model."""
 
     def inputs(self, example: Example) -> dict[str, Any]:
-        by_frame, by_row, by_column = self.patch(example.denoiser)
-        grid = (1, example.frames // by_frame, example.height // by_row, example.width // by_column)
-        return super().inputs(example) | {"timestep": example.timestep(*grid)}
+        return super().inputs(example) | {"timestep": example.timestep(1, *self.grid(example))}

@@ -7,6 +7,7 @@ are channels of every frame, or (Wan 2.2 5B, whose tokens have timesteps of thei
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,4 @@ class TimestepsOfTokens(WanAdapter):
     """Where a pipeline with ``expand_timesteps`` runs the model."""
 
     def inputs(self, example: Example) -> dict[str, Any]:
-        by_frame, by_row, by_column = self.patch(example.denoiser)
-        tokens = (example.frames // by_frame) * (example.height // by_row) * (example.width // by_column)
-        return super().inputs(example) | {"timestep": example.timestep(tokens)}
+        return super().inputs(example) | {"timestep": example.timestep(math.prod(self.grid(example)))}
