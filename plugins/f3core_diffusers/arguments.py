@@ -78,21 +78,18 @@ def opened(call: Mapping[str, Any], clips: int | None = None) -> dict[str, Any]:
     if clips is not None and isinstance(negative := call.get("negative_prompt"), str):
         arguments["negative_prompt"] = [negative] * clips
     for name, given in call.items():
-        if isinstance(given, str):
-            arguments[name] = _read(name, given)
-            if name in PICTURES and clips is not None:
-                arguments[name] = [arguments[name]] * clips
+        if isinstance(given, str) and (reader := _reader(name, given)) is not None:
+            read = _read(name, given, *reader)
+            arguments[name] = [read] * clips if name in PICTURES and clips is not None else read
         elif name in PICTURES and isinstance(given, list | tuple):
-            arguments[name] = [_read(name, each) if isinstance(each, str) else each for each in given]
+            arguments[name] = [
+                _read(name, each, "picture", load_image) if isinstance(each, str) else each for each in given
+            ]
     return arguments
 
 
-def _read(name: str, given: str) -> Any:
-    """What an argument that may be a path stands for."""
-    reader = _reader(name, given)
-    if reader is None:
-        return given
-    what, read = reader
+def _read(name: str, given: str, what: str, read: Callable[[str], Any]) -> Any:
+    """What lies at a path that an argument is."""
     if not Path(given).is_file():
         raise ModelError(f"model.call: {name}: there is no file {given!r}; give the path of a {what}")
     try:

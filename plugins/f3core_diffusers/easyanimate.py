@@ -31,10 +31,6 @@ class EasyAnimateAdapter(BlocksAdapter):
     stacks = {"transformer_blocks": {"attn1": Joint(text_first=True)}}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
 
-    def one_by_one(self, pipeline: Any) -> bool:
-        """Given several prompts with negative ones, the pipeline fails."""
-        return True
-
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]
     ) -> torch.Tensor:

@@ -52,9 +52,6 @@ class HunyuanFramepackAdapter(HunyuanVideoAdapter):
     """tokens of the image in example inputs"""
     sections = 1
 
-    def one_by_one(self, pipeline: Any) -> bool:
-        return True
-
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
         found, before = super().layout(denoiser, args, kwargs), 0
         for name, place, pooled in PAST:

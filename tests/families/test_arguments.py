@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from f3core_diffusers.arguments import opened
+from PIL import Image
 from safetensors.torch import save_file
 
 from f3core.errors import ModelError
@@ -45,3 +46,16 @@ def test_files_that_are_not_there_or_not_readable(
         path.write_bytes(content)
     with pytest.raises(ModelError, match=f"model.call: {name}: .*{message}"):
         opened({name: str(path)})
+
+
+def test_several_pictures_stay_a_list(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{name}.png") for name in "ab"]
+    for path in paths:
+        Image.new("RGB", (4, 2)).save(path)
+    found = opened({"reference_images": paths}, clips=2)["reference_images"]
+    assert [picture.size for picture in found] == [(4, 2), (4, 2)]
+
+
+def test_tensors_may_stand_for_a_video(tmp_path: Path) -> None:
+    save_file({"video": torch.ones(1, 3, 2, 4, 4)}, tmp_path / "video.safetensors")
+    assert opened({"video": str(tmp_path / "video.safetensors")})["video"].shape == (1, 3, 2, 4, 4)
