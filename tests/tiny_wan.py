@@ -31,6 +31,22 @@ def transformer(layers: int = 2, **changes: object) -> WanTransformer3DModel:
     return WanTransformer3DModel(**(config | changes)).eval()
 
 
+def vae() -> AutoencoderKLWan:
+    """The codec alone, unseeded: two frames of pixels, and two by two, a latent."""
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        attn_scales=[],
+        temperal_downsample=[True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+        scale_factor_temporal=2,
+        scale_factor_spatial=2,
+    ).eval()
+
+
 def pipeline(layers: int = 2) -> WanPipeline:
     """The whole pipeline, seeded, in float32."""
     vocabulary = {word: i for i, word in enumerate(("<pad>", "</s>", "<unk>", *WORDS))}
@@ -44,19 +60,7 @@ def pipeline(layers: int = 2) -> WanPipeline:
     text = UMT5EncoderModel(
         UMT5Config(vocab_size=len(vocabulary), d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
     ).eval()
-    vae = AutoencoderKLWan(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 2],
-        num_res_blocks=1,
-        attn_scales=[],
-        temperal_downsample=[True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-        scale_factor_temporal=2,
-        scale_factor_spatial=2,
-    ).eval()
-    made = WanPipeline(tokenizer, text, vae, FlowMatchEulerDiscreteScheduler(shift=3.0), transformer=denoiser)
+    made = WanPipeline(tokenizer, text, vae(), FlowMatchEulerDiscreteScheduler(shift=3.0), transformer=denoiser)
     made.set_progress_bar_config(disable=True)
     return made
 

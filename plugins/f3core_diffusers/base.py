@@ -26,6 +26,7 @@ from f3core_diffusers.guiders import guided_branches, guided_rows
 from f3core_diffusers.named_calls import names_calls, naming_calls, unconditional_rows
 from f3core_diffusers.pruned import pruned_model_class
 from f3core_diffusers.published_models import published_models
+from f3core_diffusers.shifted import distinct
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
 DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
@@ -187,7 +188,7 @@ class DiffusersAdapter(Adapter):
         """The noise levels of a generation with a pipeline's scheduler, noisy to clean. ``size``: latent frames, rows
         and columns, by which some pipelines shift them."""
         scheduler.set_timesteps(steps)
-        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+        return distinct(scheduler.timesteps)
 
     def tells_branches_in(self, pipeline: Any) -> bool:
         return self.tells_branches and names_calls(type(pipeline))

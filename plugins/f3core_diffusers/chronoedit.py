@@ -7,16 +7,12 @@ reasoning the first steps see a whole clip, the others its first and last frame 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from diffusers import ChronoEditPipeline
 from torch import nn
 
-from f3core.adapter import Sketch
 from f3core.sites import Layout
-from f3core_diffusers.arguments import usual_arguments
 from f3core_diffusers.wan import WanAdapter, latent_size
 
 
@@ -42,15 +38,12 @@ class ChronoEditAdapter(WanAdapter):
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ClipLayout:
         return ClipLayout(**asdict(super().layout(denoiser, args, kwargs)))
 
-    def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
-        found, given = super().sketch(source, steps=steps, call=call), {**usual_arguments(ChronoEditPipeline), **call}
-        [(name, denoiser)], thinking = found.denoisers.items(), given["num_temporal_reasoning_steps"]
-        [(kind, inputs)], [rows] = found.inputs[name].items(), found.rows[name].values()
+    def forwards(
+        self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]
+    ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
+        thinking, none = given["num_temporal_reasoning_steps"], (0,) * len(rows)
         if not given["enable_temporal_reasoning"] or thinking >= len(rows):
-            return found
+            return [(inputs, rows)]
         (*_, height, width), text = inputs["hidden_states"].shape, inputs["encoder_hidden_states"].shape[1]
-        with torch.device("meta"):
-            pair = self.example_inputs(denoiser, frames=2, height=height, width=width, text=text)
-        pair_kind, none = self.layout_of(denoiser, pair).kind, (0,) * len(rows)
-        split = {kind: rows[:thinking] + none[thinking:], pair_kind: none[:thinking] + rows[thinking:]}
-        return replace(found, inputs={name: {kind: inputs, pair_kind: pair}}, rows={name: split})
+        pair = self.example_inputs(denoiser, frames=2, height=height, width=width, text=text)
+        return [(inputs, rows[:thinking] + none[thinking:]), (pair, none[:thinking] + rows[thinking:])]

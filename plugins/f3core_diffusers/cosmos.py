@@ -23,6 +23,7 @@ from f3core.sites import Layout
 from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
+from f3core_diffusers.shifted import distinct
 from f3core_diffusers.sketch import codec_size
 
 
@@ -59,7 +60,7 @@ class CosmosAdapter(BlocksAdapter):
         else:
             scheduler.set_timesteps(steps)
             found = scheduler.timesteps if isinstance(scheduler, EDMEulerScheduler) else scheduler.sigmas[:steps]
-        return tuple(dict.fromkeys(float(level) for level in found))
+        return distinct(found)
 
     def inputs(self, example: Example) -> dict[str, Any]:
         config, inputs = example.config, super().inputs(example) | {"fps": 30}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from f3core_diffusers.arguments import usual_arguments
 from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import SA, TA, Cross, Joint, visual_tokens
-from f3core_diffusers.shifted import token_shift
+from f3core_diffusers.shifted import distinct, token_shift
 from f3core_diffusers.wan import WanAdapter, latent_size
 
 
@@ -70,6 +70,7 @@ class HeliosAdapter(WanAdapter):
     latent_size = staticmethod(_chunk_size)
     history: tuple[int, ...] = (16, 2, 1)
     """latent frames of the past in example inputs, far to near; the clip's first one is added to the near"""
+    chunks = 1
 
     def inputs(self, example: Example) -> dict[str, Any]:
         inputs, (long, mid, near) = super().inputs(example), self.history
@@ -98,20 +99,16 @@ class HeliosAdapter(WanAdapter):
     ) -> tuple[float, ...]:
         sigmas = np.linspace(0.999, 0.0, steps + 1)[:-1]
         scheduler.set_timesteps(steps, sigmas=sigmas, mu=token_shift(scheduler, math.prod(size) // 4))
-        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+        return distinct(scheduler.timesteps)
+
+    def forwards(
+        self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]
+    ) -> list[tuple[Mapping[str, Any], tuple[int, ...]]]:
+        return [(inputs, tuple(self.chunks * number for number in rows))]
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
-        given = {**usual_arguments(HeliosPipeline), **call}
-        run = copy.copy(self)
-        run.history = tuple(given["history_sizes"])
-        found = super(HeliosAdapter, run).sketch(source, steps=steps, call=call)
+        given, run = {**usual_arguments(HeliosPipeline), **call}, copy.copy(self)
         by_frame = AutoencoderKLWan.load_config(source, subfolder="vae").get("scale_factor_temporal", 4)
-        chunks = max(1, -(-given["num_frames"] // ((given["num_latent_frames_per_chunk"] - 1) * by_frame + 1)))
-        rows, apart = (
-            {
-                name: {kind: tuple(chunks * n for n in runs) for kind, runs in kinds.items()}
-                for name, kinds in of.items()
-            }
-            for of in (found.rows, found.unconditional)
-        )
-        return replace(found, rows=rows, unconditional=apart)
+        run.chunks = max(1, -(-given["num_frames"] // ((given["num_latent_frames_per_chunk"] - 1) * by_frame + 1)))
+        run.history = tuple(given["history_sizes"])
+        return super(HeliosAdapter, run).sketch(source, steps=steps, call=call)

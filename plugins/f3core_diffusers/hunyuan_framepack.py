@@ -25,7 +25,7 @@ from f3core_diffusers.arguments import usual_arguments
 from f3core_diffusers.examples import Example
 from f3core_diffusers.hunyuan_video import HunyuanVideoAdapter
 from f3core_diffusers.patterns import Between
-from f3core_diffusers.shifted import token_shift
+from f3core_diffusers.shifted import distinct, token_shift
 from f3core_diffusers.sketch import codec_size, picture_tokens
 
 PAST = (("latents_clean", 8, 1), ("latents_history_2x", 10, 2), ("latents_history_4x", 12, 4))
@@ -80,7 +80,7 @@ class HunyuanFramepackAdapter(HunyuanVideoAdapter):
     ) -> tuple[float, ...]:
         shift = min(token_shift(scheduler, math.prod(size) // PATCH**2), MOST_SHIFT)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1], mu=shift)
-        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+        return distinct(scheduler.timesteps)
 
     def forwards(
         self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]

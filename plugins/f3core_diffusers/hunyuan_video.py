@@ -18,6 +18,7 @@ from torch import nn
 from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
+from f3core_diffusers.shifted import distinct
 
 ANSWER = 4
 """tokens of the prompt template with which the text encoder's answer would begin"""
@@ -30,7 +31,7 @@ class HunyuanLevels:
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
     ) -> tuple[float, ...]:
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
-        return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+        return distinct(scheduler.timesteps)
 
 
 class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):

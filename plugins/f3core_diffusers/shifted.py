@@ -1,11 +1,17 @@
-"""Noise levels of flow-matching pipelines that shift them by the number of tokens of a clip."""
+"""Noise levels from timesteps, and those of flow-matching pipelines that shift them by a clip's number of tokens."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+
+def distinct(timesteps: Iterable[Any]) -> tuple[float, ...]:
+    """Timesteps as noise levels, each once, in their order."""
+    return tuple(dict.fromkeys(float(timestep) for timestep in timesteps))
 
 
 def token_shift(scheduler: Any, tokens: int) -> float:
@@ -26,4 +32,4 @@ def token_shift(scheduler: Any, tokens: int) -> float:
 def shifted_levels(scheduler: Any, steps: int, size: tuple[int, int, int]) -> tuple[float, ...]:
     """Noise levels, noisy to clean, of a clip of ``size`` tokens, evenly spread before they are shifted."""
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=token_shift(scheduler, math.prod(size)))
-    return tuple(dict.fromkeys(float(t) for t in scheduler.timesteps))
+    return distinct(scheduler.timesteps)

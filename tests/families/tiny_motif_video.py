@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tiny_texts
+import tiny_wan
 import torch
 from diffusers import (
-    AutoencoderKLWan,
     ClassifierFreeGuidance,
     FlowMatchEulerDiscreteScheduler,
     MotifVideoPipeline,
@@ -37,18 +37,7 @@ def transformer(**changes: object) -> MotifVideoTransformer3DModel:
 def pipeline() -> MotifVideoPipeline:
     denoiser = transformer()
     torch.manual_seed(1)
-    vae = AutoencoderKLWan(
-        base_dim=4,
-        z_dim=4,
-        dim_mult=[1, 2],
-        num_res_blocks=1,
-        attn_scales=[],
-        temperal_downsample=[True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-        scale_factor_temporal=2,
-        scale_factor_spatial=2,
-    ).eval()
+    vae = tiny_wan.vae()
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     guider = ClassifierFreeGuidance(guidance_scale=3.0)
     return MotifVideoPipeline(scheduler, vae, tiny_texts.t5gemma2(), tiny_texts.tokenizer(), denoiser, guider)
