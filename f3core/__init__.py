@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from f3core.engine import Result, apply
     from f3core.errors import F3Error
     from f3core.hookspecs import AdapterEntry, Entry, SourceEntry, hookimpl
-    from f3core.method import Criterion, Method, Metric, PromptSet
+    from f3core.method import Criterion, Method, PromptSet
+    from f3core.metric import Metric
     from f3core.plan import PruningPlan
     from f3core.scores import Scores
     from f3core.spec import Spec, load_spec
@@ -50,7 +51,8 @@ _HOMES = {
     "engine": ("Result", "apply"),
     "errors": ("F3Error",),
     "hookspecs": ("AdapterEntry", "Entry", "SourceEntry", "hookimpl"),
-    "method": ("Criterion", "Method", "Metric", "PromptSet"),
+    "method": ("Criterion", "Method", "PromptSet"),
+    "metric": ("Metric",),
     "plan": ("PruningPlan",),
     "scores": ("Scores",),
     "spec": ("Spec", "load_spec"),

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from f3core.errors import ModelError, PluginError
+from f3core.errors import F3Error, ModelError, PluginError
 from f3core.footprint import Memory, cuda_in_use, folder_bytes, model_size, peak_memory
+from f3core.metric import Batch, Metric, Reference
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from f3core.adapter import Adapter
-    from f3core.method import Metric
 
 __all__ = [
     "Generation",
@@ -32,9 +32,11 @@ __all__ = [
     "PairedTiming",
     "Progress",
     "Timing",
+    "batches",
     "damage",
     "folder_bytes",
     "generate",
+    "measured",
     "model_size",
     "paired_timing",
     "peak_memory",
@@ -238,27 +240,49 @@ def paired_timing(
 
 # --- quality --------------------------------------------------------------------------------------------------------
 
+BATCH = 16
+"""clips that a metric is shown at once"""
 
-def quality(metrics: Sequence[Metric], clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Figures of every metric, by metric name, for clips [B, F, 3, H, W] in [0, 1] of B prompts.
+
+def batches(clips: torch.Tensor, prompts: Sequence[str] | None = None) -> list[Batch]:
+    """Clips [B, F, 3, H, W] as metrics take them; views."""
+    return [
+        Batch(clips[i : i + BATCH], None if prompts is None else prompts[i : i + BATCH])
+        for i in range(0, len(clips), BATCH)
+    ]
+
+
+def measured(metric: Metric, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
+    """A metric's figures. Raises `PluginError` that names the metric when it fails, or returns anything but numbers."""
+    if metric.reference is not Reference.NONE and reference is None:
+        raise ModelError(f"metric {metric.name!r} compares clips with {metric.reference.value}; give a reference")
+    try:
+        found = {str(name): float(value) for name, value in metric.measure(clips, reference).items()}
+    except F3Error:
+        raise
+    except Exception as error:
+        raise PluginError(f"metric {metric.name!r} failed: {type(error).__name__}: {error}") from error
+    if not found:
+        raise PluginError(f"metric {metric.name!r} returned no figure")
+    return found
+
+
+def quality(
+    metrics: Sequence[Metric], clips: torch.Tensor, prompts: Sequence[str], reference: torch.Tensor | None = None
+) -> dict[str, dict[str, float]]:
+    """Figures of every metric, by metric name, for clips [B, F, 3, H, W] in [0, 1] of B prompts; ``reference``: the
+    unpruned model's of the same noise.
 
     Raises `PluginError` that names the metric when one fails, returns anything but numbers, or is asked for twice;
-    `ModelError` when clips and prompts do not pair.
+    `ModelError` when clips and prompts do not pair, or a metric lacks its reference.
     """
     if len(clips) != len(prompts):
         raise ModelError(f"{len(clips)} clips but {len(prompts)} prompts")
-    figures: dict[str, dict[str, float]] = {}
-    for metric in metrics:
-        if metric.name in figures:
-            raise PluginError(f"metric {metric.name!r} is asked for twice")
-        try:
-            found = {str(name): float(value) for name, value in metric.measure(clips, prompts).items()}
-        except Exception as error:
-            raise PluginError(f"metric {metric.name!r} failed: {type(error).__name__}: {error}") from error
-        if not found:
-            raise PluginError(f"metric {metric.name!r} returned no figure")
-        figures[metric.name] = found
-    return figures
+    twice = {metric.name for i, metric in enumerate(metrics) if metric.name in [m.name for m in metrics[:i]]}
+    if twice:
+        raise PluginError(f"metric {min(twice)!r} is asked for twice")
+    shown, other = batches(clips, prompts), None if reference is None else batches(reference, prompts)
+    return {metric.name: measured(metric, shown, other) for metric in metrics}
 
 
 def damage(before_clips: torch.Tensor, after_clips: torch.Tensor) -> float:

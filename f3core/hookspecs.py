@@ -32,16 +32,16 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name. ``target`` is ``package.module:attribute``, a class that is called without arguments."""
+    """A registered name. ``target`` is ``package.module:attribute``, a class; its arguments are options of a spec."""
 
     name: str
     target: str
     summary: str = ""
 
-    def load(self) -> Any:
+    def load(self, **options: Any) -> Any:
         """Import the target and make one. Whatever its import raises goes through."""
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)()
+        return getattr(importlib.import_module(module), attribute)(**options)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,14 @@ class Hooks:
     @hookspec
     def f3core_metrics(self) -> list[Entry]:  # type: ignore[empty-body]
         """Metrics, named by ``evaluate.metrics``. Targets are `f3core.Metric` subclasses."""
+
+    @hookspec
+    def f3core_features(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Feature networks, named by metrics that look through one. Targets are `f3core.metric.Features` subclasses."""
+
+    @hookspec
+    def f3core_accelerators(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Accelerators, named by a row of `f3core compare`. Targets are `f3core.accelerator.Accelerator` subclasses."""
 
     @hookspec
     def f3core_prompts(self) -> list[Entry]:  # type: ignore[empty-body]

@@ -85,7 +85,7 @@ def resolve(
         for i, kind in enumerate((spec.sweep and spec.sweep.targets) or ()):
             attempt(_check_target, file, ("sweep", "targets", i), entry.name, entry.removals, kind)
     for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
-        check(("evaluate", "metrics", i), "metric", metric)
+        check(("evaluate", "metrics", i), "metric", metric.name)
     if spec.prune.budget is not None:
         attempt(_check_budget, file, registry, spec.prune.budget)
     target = Path(output if output is not None else spec.output)
@@ -183,7 +183,7 @@ def _check_budget(file: SpecFile, registry: Registry, budget: Budget) -> None:
     if budget.metric is not None:
         name = metric_of(budget.metric, registry)[0]
         _known(file, registry, (*path, "metric"), "metric", name)
-        if name not in evaluate.metrics:
+        if name not in [metric.name for metric in evaluate.metrics]:
             raise file.error((*path, "metric"), f"{name} is not measured; add it to evaluate.metrics")
 
 

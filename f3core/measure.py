@@ -22,7 +22,6 @@ from f3core.surgery import Pruned
 from f3core.trial import Trial
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from f3core.job import Job
@@ -155,11 +154,12 @@ def _run_both(job: Job, model: Model, pruned: Any, folder: Path, listener: Liste
     trial = Trial.of(job, model)
     prompts = trial.prompts
 
-    def clips(pipeline: Any, title: str) -> torch.Tensor:
+    def heard(title: str) -> evaluate.Progress:
         listener(title, 0, len(prompts))
-        return trial.clips(pipeline, lambda done, total: listener(title, done, total))
+        return lambda done, total: listener(title, done, total)
 
-    before, after = clips(model.pipeline, "Generating, before"), clips(pruned, "Generating, after")
+    before = trial.unpruned(heard("Generating, before"))
+    after = trial.clips(pruned, heard("Generating, after"))
     quality_before, quality_after = trial.quality(before), trial.quality(after)
     shown = slice(0, 6)
     gif, mp4 = figures.side_by_side(before[shown], after[shown], prompts[shown], folder)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from f3core import evaluate
 from f3core.adapter import Model
 from f3core.budget import Tried
 from f3core.errors import PlanError, SpecError, suggest
@@ -16,6 +15,9 @@ from f3core.plan import PruningPlan
 from f3core.planning import plan_front
 from f3core.search import MOST_TIMINGS, last_kept, near, reach_speedup
 from f3core.trial import Trial
+
+if TYPE_CHECKING:
+    import torch
 
 TASK = "Measuring candidates"
 SPEEDUP = "speed-up"
@@ -115,18 +117,17 @@ class _Search:
         sign = 1 if metric.higher_is_better else -1
         most = math.ceil(math.log2(len(self.saved))) + 1
 
-        def figures(pipeline: Any) -> dict[str, float]:
-            clips = self.trial.clips(pipeline)
-            found = evaluate.quality([metric], clips, self.trial.prompts)[name]
+        def figures(clips: torch.Tensor) -> dict[str, float]:
+            found = self.trial.quality(clips, [metric])[name]
             if one is not None and one not in found:
                 raise self._no_figure(name, one, found)
             return found if one is None else {one: found[one]}
 
-        before = figures(self.model.pipeline)
+        before = figures(self.trial.unpruned())
         self.note(0, before, "unpruned", most)
 
         def keeps(place: int) -> bool:
-            after = figures(self.pipeline_at(place))
+            after = figures(self.trial.clips(self.pipeline_at(place)))
             drops = {figure: sign * (before[figure] - after.get(figure, math.nan)) for figure in before}
             allowed = (self.budget.max_drop or 0.0) + _ROUNDING
             broken = {figure: drop for figure, drop in drops.items() if not drop <= allowed}

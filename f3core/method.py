@@ -1,4 +1,4 @@
-"""`Method` (how a plan comes about) and its parts that plugins may add alone: `Criterion`, `Metric`, `PromptSet`."""
+"""`Method` (how a plan comes about) and what else plugins may add alone: `Criterion`, `PromptSet`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from f3core.errors import PlanError
 from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal
 
 if TYPE_CHECKING:
-    import torch
-
     from f3core.budget import Budget
     from f3core.costs import Costs
     from f3core.plan import PruningPlan, StepRange, Unit
+    from f3core.reduction import Merger, Reducer
     from f3core.scores import Scores
 
 
@@ -48,10 +48,21 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    removals: ClassVar[Mapping[AttentionKind, Removal]] = {}
+    """What its plans do, per kind, where that is a removal of the method's own (`Removal.own`) instead of one that
+    sites list. Such a method ranks nothing, so nothing is scored for it."""
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> PruningPlan:
         """A frozen plan; pure, so the same request gives the same plan. Raises `PlanError`."""
+
+    def reducer(self, seed: int) -> Reducer:
+        """What carries out `Removal.REDUCE`; ``seed`` decides what is drawn at random."""
+        raise PlanError(f"method {self.name!r} has no way to reduce keys")
+
+    def merger(self, seed: int) -> Merger:
+        """What carries out `Removal.MERGE`; likewise."""
+        raise PlanError(f"method {self.name!r} has no way to merge tokens")
 
 
 class Criterion(ABC):
@@ -77,17 +88,6 @@ class Criterion(ABC):
         ``scores`` are those of the branch of guidance that is pruned, as far as they are told by branch
         (`Scores.within`).
         """
-
-
-class Metric(ABC):
-    """Measures generated clips. ``higher_is_better`` holds for all its figures."""
-
-    name: ClassVar[str]
-    higher_is_better: ClassVar[bool] = True
-
-    @abstractmethod
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
-        """Named figures of clips [B, F, 3, H, W] in [0, 1]."""
 
 
 class PromptSet(ABC):

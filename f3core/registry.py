@@ -37,6 +37,8 @@ class Registry:
         "method": "f3core_methods",
         "criterion": "f3core_criteria",
         "metric": "f3core_metrics",
+        "feature network": "f3core_features",
+        "accelerator": "f3core_accelerators",
         "prompt set": "f3core_prompts",
         "source": "f3core_sources",
     }
@@ -119,14 +121,19 @@ class Registry:
             raise PluginError(f"unknown {kind} {name!r}: {suggest(name, self._entries[kind])}{broken}")
         return found.entry
 
-    def make(self, kind: str, name: str) -> Any:
-        """An instance of what a name stands for. Raises `PluginError` when its code cannot be imported."""
+    def make(self, kind: str, name: str, options: Mapping[str, Any] | None = None) -> Any:
+        """An instance of what a name stands for, made with ``options``. Raises `PluginError` when its code cannot be
+        imported, or does not take these options."""
         entry: Entry = self.entry(kind, name)
         try:
-            return entry.load()
+            return entry.load(**(options or {}))
         except (ImportError, AttributeError) as error:
             plugin = self._entries[kind][name].plugin
             raise PluginError(f"{kind} {name!r} of plugin {plugin!r} cannot be imported: {error}") from error
+        except TypeError as error:
+            if not options:
+                raise
+            raise PluginError(f"{kind} {name!r} does not take {dict(options)}: {error}") from error
 
     def denoiser_classes(self, source: str) -> Mapping[str, str] | None:
         """Denoiser classes of a model folder or hub id by component, or None if no plugin knows it."""

@@ -69,6 +69,15 @@ class Removal(_Word):
     """the whole module goes, with its companions and parameters"""
     MASK = "mask"
     """an ablation: the kind's keys are masked; no computation is saved"""
+    REDUCE = "reduce"
+    """the kind's keys and values are made fewer at every forward, by the plan's method; queries and other keys stay"""
+    MERGE = "merge"
+    """tokens of each frame are merged before the module, and its output copied back, by the plan's method"""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a method's own, which sites do not list."""
+        return self in (Removal.REDUCE, Removal.MERGE)
 
 
 @dataclass(frozen=True)

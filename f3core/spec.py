@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -51,6 +52,37 @@ def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
     return values
 
 
+class Choice(BaseModel):
+    """Something registered: its name, or ``{name: {option: value}}``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def _chosen(given: Any) -> Any:
+    if isinstance(given, str):
+        return Choice(name=given)
+    if isinstance(given, Mapping) and len(given) == 1:
+        name, options = next(iter(given.items()))
+        if isinstance(name, str) and (options is None or isinstance(options, Mapping)):
+            return Choice(name=name, options=dict(options or {}))
+    if isinstance(given, Choice):
+        return given
+    raise ValueError(f"write a name, or {{name: {{option: value}}}}, not {given!r}")
+
+
+def _as_written(choice: Choice) -> Any:
+    return {choice.name: choice.options} if choice.options else choice.name
+
+
+_Choice = Annotated[
+    Choice,
+    BeforeValidator(_chosen, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
+    PlainSerializer(_as_written),
+]
+_Choices = Annotated[tuple[_Choice, ...], Field(strict=False)]
 DEFAULT_RATIO = 0.5
 _Ratio = Annotated[float, Field(ge=0, le=1)]
 _Seed = Annotated[int, Field(ge=0)]
@@ -129,7 +161,7 @@ class PruneSpec(_Section):
 class EvaluateSpec(_Section):
     """What is measured, before and after."""
 
-    metrics: tuple[str, ...] = Field((), strict=False)
+    metrics: _Choices = Field((), description="names, or {name: {option: value}}")
     num_clips: _Count = 16
     batch_size: _Count = 8
     steps: _Count | None = Field(None, description="as in calibration when left out")

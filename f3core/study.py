@@ -128,7 +128,7 @@ class _Outcomes:
     found: dict[str, tuple[float, dict[str, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.reference = self.trial.clips(self.model.pipeline)
+        self.reference = self.trial.unpruned()
         if self.file.exists():
             self.found = {key: (kept[0], kept[1]) for key, kept in json.loads(self.file.read_text()).items()}
 

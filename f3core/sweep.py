@@ -97,7 +97,7 @@ def _one_seed(
     trial, inputs = Trial.of(job, model), inputs_of(job, model)
     task, total = f"Seed {seed}: variants", 1 + len(targets) * len(ratios)
     listener(task, 0, total)
-    reference = trial.clips(model.pipeline)
+    reference = trial.unpruned()
     listener(task, 1, total)
     unpruned = trial.quality(reference)
     outcomes: list[Outcome] = []

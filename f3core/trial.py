@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from f3core import evaluate
 from f3core.adapter import Model
 from f3core.job import Job
-from f3core.method import Metric
+from f3core.metric import Metric, Reference
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,8 @@ class Trial:
     seeds: Sequence[int]
     steps: int
     metrics: Sequence[Metric]
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)
+    """the unpruned model's clips, once they are made"""
 
     @classmethod
     def of(cls, job: Job, model: Model) -> Trial:
@@ -38,7 +40,7 @@ class Trial:
             prompts,
             evaluate.noise_seeds(spec.seed, len(prompts)),
             spec.steps or job.file.spec.calibrate.steps,
-            [job.registry.make("metric", name) for name in spec.metrics],
+            [job.registry.make("metric", metric.name, metric.options) for metric in spec.metrics],
         )
 
     def clips(self, pipeline: Any, progress: evaluate.Progress | None = None) -> torch.Tensor:
@@ -56,9 +58,17 @@ class Trial:
             progress=progress,
         ).clips
 
-    def quality(self, clips: torch.Tensor) -> dict[str, dict[str, float]]:
-        """Figures of every metric, by metric. Raises `PluginError` when a metric fails."""
-        return evaluate.quality(self.metrics, clips, self.prompts)
+    def unpruned(self, progress: evaluate.Progress | None = None) -> torch.Tensor:
+        """Clips of the model as it is, made once."""
+        if "unpruned" not in self.kept:
+            self.kept["unpruned"] = self.clips(self.model.pipeline, progress)
+        return self.kept["unpruned"]
+
+    def quality(self, clips: torch.Tensor, metrics: Sequence[Metric] | None = None) -> dict[str, dict[str, float]]:
+        """Figures of every metric (or of some), by metric. Raises `PluginError` when a metric fails."""
+        metrics = self.metrics if metrics is None else metrics
+        compared = any(metric.reference is not Reference.NONE for metric in metrics)
+        return evaluate.quality(metrics, clips, self.prompts, self.unpruned() if compared else None)
 
     def timing(self, pruned: Any, progress: evaluate.Progress | None = None) -> evaluate.PairedTiming | None:
         """Interleaved pairs of the model and a pruned pipeline, as the spec asks for; None when it asks for none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from f3core.evaluate import (
     peak_memory,
     quality,
 )
-from f3core.method import Metric
+from f3core.metric import Batch, Metric, Reference
 from f3core.sites import AttentionCall, AttentionSite, Layout, Segments
 
 
@@ -279,21 +279,32 @@ def test_folder_bytes_are_those_of_safetensors(tmp_path: Path) -> None:
 class Brightness(Metric):
     name = "brightness"
 
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
-        return {"mean": clips.mean(), "max": clips.max()}  # type: ignore[dict-item]
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
+        (batch,) = clips
+        return {"mean": float(batch.clips.mean()), "max": float(batch.clips.max())}
 
 
 class Broken(Metric):
     name = "broken"
 
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
         return {"x": clips.nothing_of_the_kind}  # type: ignore[dict-item]
+
+
+class Distance(Metric):
+    name = "distance"
+    reference = Reference.CLIP
+
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
+        assert reference is not None
+        pairs = list(zip(clips, reference, strict=True))
+        return {"distance": max(float((a.clips - b.clips).abs().max()) for a, b in pairs), "batches": len(pairs)}
 
 
 class Silent(Metric):
     name = "silent"
 
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
         return {}
 
 
@@ -313,6 +324,13 @@ def test_metrics_that_fail_are_named() -> None:
         quality([Brightness(), Brightness()], clips, ["a"])
     with pytest.raises(ModelError, match="1 clips but 2 prompts"):
         quality([Brightness()], clips, ["a", "b"])
+
+
+def test_metrics_that_compare_get_batches_in_pairs() -> None:
+    clips, prompts = torch.zeros(20, 1, 3, 2, 2), ["a"] * 20
+    assert quality([Distance()], clips, prompts, clips + 0.5) == {"distance": {"distance": 0.5, "batches": 2}}
+    with pytest.raises(ModelError, match="'distance' compares clips with another clip each"):
+        quality([Distance()], clips, prompts)
 
 
 def test_damage_is_the_mean_squared_error() -> None:

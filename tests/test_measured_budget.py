@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import f3core
 from f3core import evaluate
@@ -16,7 +15,7 @@ from f3core.errors import PlanError, SpecError
 from f3core.evaluate import PairedTiming, Timing
 from f3core.hookspecs import Entry, hookimpl
 from f3core.measured_budget import TASK
-from f3core.method import Metric
+from f3core.metric import Batch, Metric
 from f3core.registry import Registry
 from f3core.report import load as load_report
 from f3core.report import render, to_markdown
@@ -31,8 +30,10 @@ class Shade(Metric):
 
     name = "shade"
 
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
-        return {"light": float(clips.double().mean()), "dark": 1 - float(clips.double().mean())}
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
+        (batch,) = clips
+        light = float(batch.clips.double().mean())
+        return {"light": light, "dark": 1 - light}
 
 
 class Gloom(Shade):

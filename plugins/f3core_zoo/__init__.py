@@ -36,3 +36,8 @@ def f3core_metrics() -> list[Entry]:
         Entry("text_accuracy", "f3core_zoo.plugins:TextAccuracy", "share of clips that show what the caption says"),
         Entry("frechet_video", "f3core_zoo.plugins:FrechetVideo", "Fréchet distance to real clips of digits"),
     ]
+
+
+@hookimpl
+def f3core_features() -> list[Entry]:
+    return [Entry("zoo:judge", "f3core_zoo.plugins:JudgeFeatures", "the judge of the digit world: clips of 16 x 16")]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import torch
 
 from f3core.errors import ModelError
-from f3core.method import Metric, PromptSet
+from f3core.method import PromptSet
+from f3core.metric import Batch, Features, Metric
 
 from . import captions
 
@@ -27,12 +28,12 @@ class TextAccuracy(Metric):
 
     name = "text_accuracy"
     higher_is_better = True
+    needs_prompts = True
 
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
         from . import judge
 
-        _in_world(clips)
-        return asdict(judge.text_accuracy(clips, prompts))
+        return asdict(judge.text_accuracy(*_whole(clips)))
 
 
 class FrechetVideo(Metric):
@@ -40,12 +41,33 @@ class FrechetVideo(Metric):
 
     name = "frechet_video"
     higher_is_better = False
+    needs_prompts = True
 
-    def measure(self, clips: torch.Tensor, prompts: Sequence[str]) -> dict[str, float]:
+    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
+        from . import judge
+
+        return {"frechet_video": judge.frechet_video(*_whole(clips))}
+
+
+class JudgeFeatures(Features):
+    """The judge's penultimate features, 64 a clip."""
+
+    name = "zoo:judge"
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         from . import judge
 
         _in_world(clips)
-        return {"frechet_video": judge.frechet_video(clips, prompts)}
+        return judge.features(clips)
+
+
+def _whole(clips: Iterable[Batch]) -> tuple[torch.Tensor, Sequence[str]]:
+    """All clips and captions in one; clips of this world are small."""
+    batches = list(clips)
+    for batch in batches:
+        _in_world(batch.clips)
+    prompts = [prompt for batch in batches for prompt in batch.prompts or ()]
+    return torch.cat([batch.clips for batch in batches]), prompts
 
 
 def _in_world(clips: torch.Tensor) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from f3core_zoo import captions, digits, judge
-from f3core_zoo.plugins import Digits, FrechetVideo, TextAccuracy
+from f3core_zoo.plugins import Digits, FrechetVideo, JudgeFeatures, TextAccuracy
+
+from f3core.evaluate import batches
 
 PROMPTS = captions.prompts(360, seed=1)
 
@@ -96,7 +98,9 @@ def test_metrics_want_one_prompt_per_clip(real: torch.Tensor) -> None:
 
 
 def test_plugin_objects_give_named_figures(real: torch.Tensor) -> None:
-    figures = TextAccuracy().measure(real[:24], PROMPTS[:24])
+    shown = batches(real[:24], PROMPTS[:24])
+    figures = TextAccuracy().measure(shown)
     assert list(figures) == ["digit", "colour", "direction", "all"]
-    assert list(FrechetVideo().measure(real[:24], PROMPTS[:24])) == ["frechet_video"]
+    assert list(FrechetVideo().measure(shown)) == ["frechet_video"]
+    assert torch.equal(JudgeFeatures()(real[:5]), judge.features(real[:5]))
     assert Digits().prompts(5, 3) == captions.prompts(5, 3)

@@ -1,0 +1,1 @@
+"""Prompt sets of published evaluations."""
