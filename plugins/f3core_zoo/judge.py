@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from f3core_metrics.frechet import Moments, distance
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -144,21 +145,11 @@ def features(clips: Tensor | np.ndarray) -> Tensor:
 
 
 def frechet(first: Tensor, second: Tensor) -> float:
-    """Frechet distance between Gaussians fitted to two feature sets [N, D], at least two rows each.
+    """Frechet distance between Gaussians fitted to two feature sets [N, D].
 
-    tr (S1 S2)^(1/2) is taken as the trace of the root of the symmetric S1^(1/2) S2 S1^(1/2), whose eigenvalues are
-    real and, but for rounding, not negative: no matrix root of a near-singular product is needed.
+    Raises `ValueError` for fewer than two rows on a side.
     """
-    if min(len(first), len(second)) < 2:
-        raise ValueError(f"a Frechet distance needs two clips or more, got {len(first)} and {len(second)}")
-    first, second = first.double(), second.double()
-    spread_1, spread_2 = torch.cov(first.T), torch.cov(second.T)
-    values, vectors = torch.linalg.eigh(spread_1)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    middle = root @ spread_2 @ root
-    cross = torch.linalg.eigvalsh((middle + middle.T) / 2).clamp_min(0).sqrt().sum()
-    apart = (first.mean(0) - second.mean(0)).square().sum()
-    return max(0.0, (apart + spread_1.trace() + spread_2.trace() - 2 * cross).item())
+    return distance(Moments.of(first), Moments.of(second))
 
 
 @cache
