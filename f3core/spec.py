@@ -2,187 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from f3core import yaml_source
-from f3core.budget import Budget
 from f3core.errors import SpecError, suggest
-from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal
-
-_Count = Annotated[int, Field(ge=1)]
-_T = TypeVar("_T")
-
-
-def _word(kind: Any) -> Any:
-    """Strict models take only members of an enum; a spec gives words."""
-
-    def convert(value: Any) -> Any:
-        if value is None or isinstance(value, kind):
-            return value
-        allowed = [str(member) for member in kind]
-        if value not in allowed:
-            raise ValueError(f"unknown {value!r}: {suggest(str(value), allowed)}")
-        return kind(value)
-
-    return BeforeValidator(convert, json_schema_input_type=Literal[tuple(str(m) for m in kind)])
-
-
-def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
-    if not values:
-        raise ValueError("give at least one")
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise ValueError(f"{value} is given twice; every value once")
-    return values
-
-
-class Choice(BaseModel):
-    """Something registered: its name, or ``{name: {option: value}}``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    name: str = Field(min_length=1)
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-def _chosen(given: Any) -> Any:
-    if isinstance(given, str):
-        return Choice(name=given)
-    if isinstance(given, Mapping) and len(given) == 1:
-        name, options = next(iter(given.items()))
-        if isinstance(name, str) and (options is None or isinstance(options, Mapping)):
-            return Choice(name=name, options=dict(options or {}))
-    if isinstance(given, Choice):
-        return given
-    raise ValueError(f"write a name, or {{name: {{option: value}}}}, not {given!r}")
-
-
-def _as_written(choice: Choice) -> Any:
-    return {choice.name: choice.options} if choice.options else choice.name
-
-
-_Choice = Annotated[
+from f3core.spec_sections import (
+    DEFAULT_RATIO,
+    UNPRUNED,
+    CalibrateSpec,
     Choice,
-    BeforeValidator(_chosen, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
-    PlainSerializer(_as_written),
+    CompareRow,
+    CompareSpec,
+    EvaluateSpec,
+    ModelSpec,
+    PruneSpec,
+    Section,
+    SweepSpec,
+    with_whole_rows,
+)
+
+__all__ = [
+    "DEFAULT_RATIO",
+    "UNPRUNED",
+    "CalibrateSpec",
+    "Choice",
+    "CompareRow",
+    "CompareSpec",
+    "EvaluateSpec",
+    "ModelSpec",
+    "PruneSpec",
+    "Spec",
+    "SpecFile",
+    "SweepSpec",
+    "load_spec",
+    "parse_spec",
 ]
-_Choices = Annotated[tuple[_Choice, ...], Field(strict=False)]
-DEFAULT_RATIO = 0.5
-_Ratio = Annotated[float, Field(ge=0, le=1)]
-_Seed = Annotated[int, Field(ge=0)]
-_Target = Annotated[AttentionKind, _word(AttentionKind)]
-_Ratios = Annotated[tuple[_Ratio, ...], Field(strict=False), AfterValidator(_distinct)]
-_Targets = Annotated[tuple[_Target, ...], Field(strict=False), AfterValidator(_distinct)]
-_Seeds = Annotated[tuple[_Seed, ...], Field(strict=False), AfterValidator(_distinct)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ModelSpec(_Section):
-    """Which model, and how it generates."""
-
-    source: str = Field(min_length=1, description="a hub id, a local folder, or a name that a plugin registered")
-    adapter: str | None = Field(None, description="an adapter by name; found by the model's class when left out")
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(None, description="float32 when left out")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto (a GPU if there is one), cpu, cuda, cuda:1"
-    )
-    call: dict[str, Any] = Field(
-        default_factory=dict,
-        description="arguments of every generation: num_frames, height, width, ...",
-    )
-
-
-class CalibrateSpec(_Section):
-    """On what attention is scored."""
-
-    prompts: str = Field(min_length=1, description="a prompt set of a plugin, or a text file with one prompt a line")
-    num_prompts: _Count = 16
-    steps: _Count = Field(20, description="denoising steps of each calibration run")
-    seed: _Seed = 0
-    batch_size: _Count = Field(1, description="prompts run at once; more is faster where the device is not full")
-    impact_prompts: _Count | None = Field(
-        None, description="prompts on which criteria that need it try removals out; half of num_prompts otherwise"
-    )
-    query_stride: _Count = Field(1, description="look at every k-th query of each frame: 1 is exact, 8 nearly free")
-
-
-class PruneSpec(_Section):
-    """What goes."""
-
-    method: str = "f3"
-    target: _Target = AttentionKind.TEMPORAL
-    axis: Annotated[PruningAxis | None, _word(PruningAxis)] = Field(None, description="the adapter's own when left out")
-    criterion: str = "aas"
-    ratio: _Ratio | None = Field(None, description="share of the units that goes; 0.5 when there is no budget either")
-    budget: Budget | None = Field(None, description="what to save, or what it may cost, instead of a ratio")
-    removal: Annotated[Removal | None, _word(Removal)] = Field(None, description="the site's first when left out")
-    branch: Annotated[GuidanceBranch, _word(GuidanceBranch)] = Field(
-        GuidanceBranch.BOTH, description="under classifier-free guidance, whose forwards: both, or unconditional alone"
-    )
-    step_ranges: _Count | None = Field(
-        None, description="step ranges of the timestep and cell axes: every step its own, or 4, when left out"
-    )
-    seed: _Seed = Field(0, description="of criteria that draw at random")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _half(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("ratio") is None and given.get("budget") is None:
-            return {**given, "ratio": DEFAULT_RATIO}
-        return given
-
-    @field_validator("budget")
-    @classmethod
-    def _instead_of_a_ratio(cls, budget: Budget | None, info: ValidationInfo) -> Budget | None:
-        if budget is not None and info.data.get("ratio") is not None:
-            raise ValueError("stands instead of a ratio; give one of the two (ratio: null takes one away)")
-        return budget
-
-
-class EvaluateSpec(_Section):
-    """What is measured, before and after."""
-
-    metrics: _Choices = Field((), description="names, or {name: {option: value}}")
-    num_clips: _Count = 16
-    batch_size: _Count = 8
-    steps: _Count | None = Field(None, description="as in calibration when left out")
-    seed: _Seed = 1
-    timing_pairs: Annotated[int, Field(ge=0)] = Field(3, description="interleaved before/after runs; 0 for no timing")
-    timing_batch: _Count = Field(1, description="clips in each timed run")
-
-
-class SweepSpec(_Section):
-    """Over what `sweep` goes; `attention` takes its seeds from here too."""
-
-    ratios: _Ratios | None = Field(
-        None, description="the ratio of prune when left out; the unpruned model (0) is always measured"
-    )
-    targets: _Targets | None = Field(
-        None, description="kinds of attention, pruned one at a time; the target of prune when left out"
-    )
-    seeds: _Seeds = Field((0, 1, 2), description="seeds of noise and prompts, instead of those of the other sections")
-
-
-class Spec(_Section):
+class Spec(Section):
     """A whole spec. Frozen; unknown keys, wrong types and impossible values are refused."""
 
     version: Annotated[int, Field(ge=1, le=1)]
@@ -191,7 +54,13 @@ class Spec(_Section):
     prune: PruneSpec = PruneSpec()
     evaluate: EvaluateSpec | None = EvaluateSpec()
     sweep: SweepSpec | None = None
+    compare: CompareSpec | None = None
     output: str = Field(min_length=1, description="folder to write; relative to where the command runs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_rows(cls, given: Any) -> Any:
+        return with_whole_rows(given)
 
 
 @dataclass(frozen=True)
@@ -203,10 +72,21 @@ class SpecFile:
     name: str = "<spec>"
     overrides: tuple[str, ...] = ()
     places: Mapping[yaml_source.Path, yaml_source.Place] = field(default_factory=dict)
+    prune_at: yaml_source.Path = ("prune",)
+    """where the prune section was taken from"""
 
     def error(self, path: Sequence[str | int], message: str) -> SpecError:
         """A `SpecError` that points at ``path``, or at the override that set it."""
-        return SpecError(f"{_where(self.name, tuple(path), self.places, self.overrides)}: {message}")
+        path = (*self.prune_at, *path[1:]) if path[:1] == ("prune",) else tuple(path)
+        return SpecError(f"{_where(self.name, path, self.places, self.overrides)}: {message}")
+
+    def of_row(self, index: int) -> SpecFile:
+        """The spec whose prune section is that of a row of the comparison, which has one; errors point there."""
+        assert self.spec.compare is not None
+        prune = self.spec.compare.rows[index].prune
+        assert prune is not None
+        at = ("compare", "rows", index, "prune")
+        return dataclasses.replace(self, spec=self.spec.model_copy(update={"prune": prune}), prune_at=at)
 
 
 def load_spec(source: str | Path, overrides: Iterable[str] = ()) -> SpecFile:
@@ -302,8 +182,15 @@ def _explain(
 
 def _keys_of(path: yaml_source.Path) -> list[str]:
     """The keys that a section knows."""
-    section: Any = Spec
+    section: type[BaseModel] = Spec
     for key in path:
-        kind = section.model_fields[str(key)].annotation
-        section = next(part for part in (kind, *get_args(kind)) if hasattr(part, "model_fields"))
+        if isinstance(key, str):  # an item's place in a list says nothing about its form
+            section = next(_models_in(section.model_fields[key].annotation))
     return list(section.model_fields)
+
+
+def _models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _models_in(part)

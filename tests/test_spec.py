@@ -59,10 +59,14 @@ sweep:
   ratios: [0.0, 0.25, 1.0]
   targets: [TA, CA]
   seeds: [0, 5]
+compare:
+  seeds: [4]
+  rows:
+    - {name: PAB, prune: null, accelerate: [pab, {cache: {every: 2}}]}
 output: runs/quickstart
 """
 LINES = VALID.splitlines()
-SECTIONS = {"version", "model", "calibrate", "prune", "evaluate", "sweep", "output"}
+SECTIONS = {"version", "model", "calibrate", "prune", "evaluate", "sweep", "compare", "output"}
 
 
 def line_of(key: str) -> int:
@@ -259,9 +263,9 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 
 def test_yaml_problems_carry_file_line_and_column() -> None:
-    assert refusal(VALID + "prune: {}\n") == ["s.yaml:40:1: duplicate key 'prune'; first given on line 16"]
+    assert refusal(VALID + "prune: {}\n") == ["s.yaml:44:1: duplicate key 'prune'; first given on line 16"]
     assert refusal(changed("source", "!!python/name:os.system x"))[0].startswith("s.yaml:3:11: ")
-    assert refusal(VALID + "x: [")[0].startswith("s.yaml:40:5: not valid YAML")
+    assert refusal(VALID + "x: [")[0].startswith("s.yaml:44:5: not valid YAML")
 
 
 def test_overrides_change_values_and_leave_the_text() -> None:
