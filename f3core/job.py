@@ -73,21 +73,33 @@ def resolve(
         if name is not None:
             attempt(_known, file, registry, path, kind, name)
 
+    def check_prune(part: SpecFile) -> None:
+        prune = part.spec.prune
+        attempt(_known, part, registry, ("prune", "method"), "method", prune.method)
+        attempt(_known, part, registry, ("prune", "criterion"), "criterion", prune.criterion)
+        if entry is not None and entry.removals is not None:
+            attempt(_check_removal, part, registry, entry.name, entry.removals)
+        if prune.budget is not None:
+            attempt(_check_budget, part, registry, prune.budget)
+
     source, local = attempt(_source, file, registry, given_model) or ("", False)
     check(("model", "adapter"), "adapter", spec.model.adapter)
     entry = attempt(_adapter, file, registry, source, local, given_model) if not problems else None
     if spec.calibrate.prompts not in registry.names("prompt set"):
         attempt(_prompt_lines, file, spec.calibrate.prompts, registry)
-    check(("prune", "method"), "method", spec.prune.method)
-    check(("prune", "criterion"), "criterion", spec.prune.criterion)
+    before = len(problems)
+    check_prune(file)
+    right = len(problems) == before
+    for i, row in enumerate(spec.compare.rows if spec.compare else ()):
+        if row.prune is not None and right:  # a row would repeat what is wrong in the section that it takes over
+            check_prune(file.of_row(i))
+        for j, accelerator in enumerate(row.accelerate):
+            check(("compare", "rows", i, "accelerate", j), "accelerator", accelerator.name)
     if entry is not None and entry.removals is not None:
-        attempt(_check_removal, file, entry.name, entry.removals)
         for i, kind in enumerate((spec.sweep and spec.sweep.targets) or ()):
             attempt(_check_target, file, ("sweep", "targets", i), entry.name, entry.removals, kind)
     for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
         check(("evaluate", "metrics", i), "metric", metric.name)
-    if spec.prune.budget is not None:
-        attempt(_check_budget, file, registry, spec.prune.budget)
     target = Path(output if output is not None else spec.output)
     if check_output and target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} is there already and is not overwritten; give another output, or remove it"
@@ -149,8 +161,15 @@ def match_classes(registry: Registry, classes: Mapping[str, str]) -> AdapterEntr
     return next(iter(entries.values()))
 
 
-def _check_removal(file: SpecFile, adapter: str, removals: Mapping[AttentionKind, tuple[Removal, ...]]) -> None:
+def _check_removal(
+    file: SpecFile, registry: Registry, adapter: str, removals: Mapping[AttentionKind, tuple[Removal, ...]]
+) -> None:
     prune = file.spec.prune
+    able = removals.get(prune.target, ())
+    if able and prune.removal in (None, *able):
+        return
+    if prune.method in registry.names("method") and registry.make("method", prune.method).removals:
+        return  # of its own, whose sites are not known before the model is
     allowed = _check_target(file, ("prune", "target"), adapter, removals, prune.target)
     if prune.removal is not None and prune.removal not in allowed:
         message = f"sites of adapter {adapter!r} cannot lose {prune.target} by {prune.removal}; "

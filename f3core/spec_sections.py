@@ -227,9 +227,13 @@ def with_whole_rows(given: Any) -> Any:
     A row's budget stands instead of the spec's ratio, and the other way round. What is not of the form of a spec, or
     a prune section that is wrong already, is left for validation to refuse.
     """
-    compare, own = (given.get(key) for key in ("compare", "prune")) if isinstance(given, Mapping) else (None, None)
-    rows = compare.get("rows") if isinstance(compare, Mapping) else None
-    if not isinstance(rows, list | tuple) or not isinstance(own, Mapping) or not _valid(own):
+    if not isinstance(given, Mapping):
+        return given
+    compare, own = given.get("compare"), given.get("prune")
+    if not isinstance(compare, Mapping) or not isinstance(own, Mapping) or not _valid(own):
+        return given
+    rows = compare.get("rows")
+    if not isinstance(rows, list | tuple):
         return given
 
     def whole(row: Any) -> Any:

@@ -245,3 +245,38 @@ assert not heavy, heavy
     paths = f"{ROOT}:{ROOT / 'plugins'}"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+COMPARE = """\
+compare:
+  rows:
+    - {name: a, prune: {method: f4}, accelerate: [pab, {pub: {}}]}
+    - {name: b, prune: {removal: reduce}}
+    - {name: c, accelerate: pub}
+    - {name: d, prune: {budget: {speedup: 2}}}
+"""
+
+
+def test_rows_of_a_comparison_are_looked_up_each_at_its_place(registry: Registry) -> None:
+    pab = Entry("pab", "nowhere:Pab")
+    registry.register(types.SimpleNamespace(f3core_accelerators=hookimpl(lambda: [pab])), "caches")
+    text = SPEC.replace("metrics: []", "timing_pairs: 0") + COMPARE
+    with pytest.raises(SpecError) as caught:
+        resolve(parse_spec(text, "s.yaml"), registry)
+    told = [problem.partition("; allowed")[0] for problem in caught.value.problems]
+    assert [problem.partition(": ")[0] for problem in told] == [
+        "s.yaml:16:25", "s.yaml:16:56", "s.yaml:17:25", "s.yaml:18:17", "s.yaml:19:25"
+    ]  # fmt: skip
+    assert "unknown method 'f4'" in told[0]
+    assert "unknown accelerator 'pub': did you mean 'pab'?" in told[1]
+    assert "cannot lose TA by reduce" in told[2]
+    assert "unknown accelerator 'pub'" in told[3]
+    assert "is timed; it needs evaluate.timing_pairs" in told[4]
+
+
+def test_rows_do_not_repeat_what_is_wrong_in_the_section_they_take_over(registry: Registry) -> None:
+    text = SPEC.replace("method: f3", "method: f4") + "compare: {rows: [{name: a, prune: {}}]}\n"
+    with pytest.raises(SpecError) as caught:
+        resolve(parse_spec(text, "s.yaml"), registry)
+    (problem,) = caught.value.problems
+    assert problem.startswith("s.yaml:7:3: unknown method 'f4'")
