@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from f3core.budget import Budget
 from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, suggest
 from f3core.hookspecs import AdapterEntry
+from f3core.prompt_file import read_prompts
 from f3core.registry import Registry
 from f3core.sites import AttentionKind, Removal
 from f3core.spec import SpecFile
@@ -222,12 +223,9 @@ def _prompt_lines(file: SpecFile, name: str, registry: Registry | None = None) -
             ("calibrate", "prompts"), f"{name!r} is neither a text file here nor a prompt set; {suggest(name, known)}"
         )
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise file.error(("calibrate", "prompts"), f"{name}: cannot be read as text: {error}") from error
-    if not lines:
-        raise file.error(("calibrate", "prompts"), f"{name} holds no prompt; write one a line")
-    return lines
+        return read_prompts(path)
+    except SpecError as error:
+        raise file.error(("calibrate", "prompts"), str(error)) from error
 
 
 def _default_call(file: SpecFile, folder: Path | None) -> dict[str, Any]:
