@@ -48,7 +48,7 @@ def watch(denoiser: nn.Module, inputs: Mapping[str, Any], sites: Collection[str]
 
 
 def _watched(denoiser: nn.Module, inputs: Mapping[str, Any], ledger: Ledger) -> Ledger:
-    with torch.no_grad(), autocast_on_meta(), _tracked(denoiser, ledger), _Operators(ledger), _AttentionCalls(ledger):
+    with torch.no_grad(), autocast_on_meta(), tracked(denoiser, ledger), booking(ledger):
         denoiser(**again(inputs))
     return ledger
 
@@ -139,13 +139,21 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def _tracked(denoiser: nn.Module, ledger: Ledger) -> Iterator[None]:
+def tracked(denoiser: nn.Module, ledger: Ledger) -> Iterator[None]:
+    """Until the block ends, tell ``ledger`` which module of ``denoiser`` runs."""
     with contextlib.ExitStack() as stack:
         for path, module in denoiser.named_modules():
             enter = functools.partial(ledger.enter, path)
             # first in and last out, so that what the model's own hooks compute is booked under their module
             stack.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
             stack.callback(module.register_forward_hook(ledger.leave, always_call=True).remove)
+        yield
+
+
+@contextlib.contextmanager
+def booking(ledger: Ledger) -> Iterator[None]:
+    """Book every operator that runs in the block, on any device and with or without weights. May be entered again."""
+    with _Operators(ledger), _AttentionCalls(ledger):
         yield
 
 
