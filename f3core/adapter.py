@@ -136,6 +136,10 @@ class Adapter(ABC):
         as a cached decoding step that a later forward over the whole sequence repeats. Must not read tensor values.
         """
 
+    def running_layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout | None:
+        """As `layout`, of forwards too that are not to be watched or counted; None where it cannot be told."""
+        return self.layout(denoiser, args, kwargs)
+
     def layout_of(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> Layout:
         """The layout of a forward that can be counted. Raises `ModelError` for one that is not to be watched."""
         layout = self.layout(denoiser, (), inputs)

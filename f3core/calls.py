@@ -50,6 +50,10 @@ class SdpaCall:
     scale: float | None = None
     enable_gqa: bool = False
 
+    def __call__(self) -> Tensor:
+        """Make the call."""
+        return sdpa(**vars(self))
+
     @property
     def plain(self) -> bool:
         """Every query sees every key, head by head."""

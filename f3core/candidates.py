@@ -118,6 +118,7 @@ class Candidates:
                 Verdict(**dict(unit), score=float(score), pruned=i in chosen, macs_saved=saving)
                 for i, (unit, score, saving) in enumerate(zip(self.units, scores, self.savings, strict=True))
             ),
+            seed=asked.seed,
             passes=self.passes,
             unconditional=self.unconditional,
             macs_before=self.macs_before,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Clock:
     """Token layout and step range of the running forward, shared by a denoiser and its pruned sites.
 
-    ``branch``: whose rows are pruned; ``reached``: whether those that run are of it.
+    ``layout`` is the whole layout of the running forward, of every forward, where ``keeps_layout``; compiled code does
+    without. ``branch``: whose rows are pruned; ``reached``: whether those that run are of it.
 
     Compiled code reads only ``frames``, ``tokens``, ``before`` and whether a gate is on, so it is compiled once per
     distinct state of the gates, however many step ranges there are.
@@ -30,6 +31,8 @@ class Clock:
         self.frames = 1
         self.tokens = 0
         self.before = 0
+        self.layout: Layout | None = None
+        self.keeps_layout = False
         self.held = False
         self.gates: list[Gate] = []
 
@@ -38,6 +41,8 @@ class Clock:
         self.frames = layout.frames
         self.tokens = layout.tokens
         self.before = layout.before
+        if self.keeps_layout:
+            self.layout = layout
 
     def tick(self, level: float, *, reached: bool = True) -> None:
         """Take the noise level of the forward that starts. The ranges of a plan leave no gap, so one holds it."""

@@ -24,7 +24,7 @@ from f3core.measure import Listener, measure
 from f3core.measured_budget import meet
 from f3core.meta import share_copy
 from f3core.plan import PruningPlan
-from f3core.planning import chosen_removals, make_plan
+from f3core.planning import chosen_removals, make_plan, must_rank
 from f3core.registry import Registry, installed
 from f3core.report import MacsChange, Report
 from f3core.scores import Scores
@@ -93,7 +93,8 @@ def apply(
         pruned = prune(model, plan)
         model.adapter.save(pruned, work.folder / "model")
         _carry_call(model, work.folder / "model")
-        scores.save(work.folder / SCORES)
+        if scores.prompts:
+            scores.save(work.folder / SCORES)
         plan.save(work.folder / PLAN)
         (work.folder / SPEC).write_text(file.text, encoding="utf-8")
         measured = measure(job, model, pruned, plan, scores, inputs, work.folder, listener)
@@ -137,6 +138,7 @@ def score_only(
     out, the file lies beside the spec's output folder. Raises `OutputError` when it is there already.
     """
     job = resolve(file, installed(), check_output=False)
+    must_rank(job)
     part = "" if shard[1] == 1 else f"-{shard[0]}-of-{shard[1]}"
     path = output or job.output.with_name(f"{job.output.name}.scores{part}.safetensors")
     if path.exists():
@@ -261,7 +263,8 @@ def _report(
     job: Job, plan: PruningPlan, tried: tuple[Tried, ...], scores: Scores, measured: Mapping[str, Any], folder: Path
 ) -> Report:
     figure = folder / "attention.png"
-    figures.attention_bars(scores, plan, figure)
+    if scores.prompts:
+        figures.attention_bars(scores, plan, figure)
     return Report(
         date=report.now(),
         versions=report.library_versions(),
@@ -271,6 +274,6 @@ def _report(
         source=job.file.spec.model.source,
         plan=report.PlanSummary.of(plan),
         tried=tried,
-        figure=figure.name,
+        figure=figure.name if scores.prompts else None,
         **measured,
     )

@@ -20,10 +20,12 @@ from f3core.costs import Costs, SiteCost
 from f3core.errors import CountingError
 from f3core.meta import meta_copy, on_meta
 from f3core.operators import Ledger, trace, watch
+from f3core.reducing import reduced_calls
 from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
+    from f3core.reducing import Reduction
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def count(
     # Segments are made only now: while the modes are on, making them would be watched too.
     for (path, call, width), times in ledger.calls.items():
         site = sites[path]
-        pairs, text_pairs = _pairs(site, layout, call, adapter.segments(site, layout, call))
+        calls = reduced_calls(denoiser.get_submodule(path))
+        segments = adapter.segments(site, layout, call) if calls is None else calls.segments(call.ordinal)
+        pairs, text_pairs = _pairs(site, layout, call, segments)
         scale = call.heads * width * times
         other += text_pairs * scale
         for kind, number in pairs.items():
@@ -92,9 +96,10 @@ def costs(
     denoisers: Mapping[str, nn.Module],
     inputs: Mapping[str, Mapping[str, Mapping[str, Any]]],
     targets: Collection[AttentionKind] = KINDS,
+    reduction: Reduction | None = None,
 ) -> Costs:
     """What each component costs per forward of one row, its sites' maps by kind, and what each removal of one of the
-    ``targets`` saves.
+    ``targets`` saves, those that sites list and those of a ``reduction``, which may cost more than they save.
 
     ``inputs`` holds, by component and kind of forward, keyword arguments of a one-row forward. Everything is counted
     on meta copies. Raises `CountingError` when a removal changes what other modules cost, or a site shows no attention
@@ -104,7 +109,10 @@ def costs(
     found: dict[str, dict[str, SiteCost]] = {}
     for component, denoiser in denoisers.items():
         model = meta_copy(denoiser)
-        priced = {kind: _price(adapter, component, model, given, targets) for kind, given in inputs[component].items()}
+        priced = {
+            kind: _price(adapter, component, model, given, targets, reduction)
+            for kind, given in inputs[component].items()
+        }
         forward[component] = {kind: total for kind, (total, _) in priced.items()}
         for site in adapter.sites(model, component):
             found[site.fqn] = {kind: sites[site.fqn] for kind, (_, sites) in priced.items()}
@@ -117,7 +125,12 @@ def costs(
 
 
 def _price(
-    adapter: Adapter, component: str, model: nn.Module, inputs: Mapping[str, Any], targets: Collection[AttentionKind]
+    adapter: Adapter,
+    component: str,
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    targets: Collection[AttentionKind],
+    reduction: Reduction | None,
 ) -> tuple[int, dict[str, SiteCost]]:
     """MACs of one forward, and what its sites cost, by fqn. ``model`` is on meta."""
     given = on_meta(dict(inputs))
@@ -127,10 +140,10 @@ def _price(
     whole = count(model, given, adapter, component)
     sites = adapter.sites(model, component)
     saved: dict[str, dict[str, int]] = {site.fqn: {} for site in sites}
-    for target, removal in {
-        (t, r): None for site in sites for t, rs in site.removals.items() if t in targets for r in rs
-    }:
-        for fqn, macs in _savings(model, given, adapter, component, target, removal, whole).items():
+    listed = [(t, r) for site in sites for t, rs in site.removals.items() for r in rs]
+    own = reduction.method.removals.items() if reduction else ()
+    for target, removal in dict.fromkeys((t, r) for t, r in (*listed, *own) if t in targets):
+        for fqn, macs in _savings(model, given, adapter, component, target, removal, whole, reduction).items():
             saved[fqn][f"{target}:{removal}"] = macs
     return whole.total, {s.fqn: SiteCost(maps=dict(whole.sites[s.fqn]), saved=saved[s.fqn]) for s in sites}
 
@@ -143,17 +156,18 @@ def _savings(
     target: AttentionKind,
     removal: Removal,
     whole: MacCount,
+    reduction: Reduction | None,
 ) -> dict[str, int]:
-    """What one removal saves, by fqn of the sites that list it.
+    """What one removal saves, by fqn of the sites that can do it.
 
     It is done at all of them at once: sites are disjoint, so each one's saving can be read off its own modules.
     """
     pruned = meta_copy(model)
-    surgery.restrict_all_(pruned, adapter, component, target, removal)
+    surgery.restrict_all_(pruned, adapter, component, target, removal, reduction)
     left = count(pruned, inputs)
     saved = {}
     for site in adapter.sites(model, component):
-        if removal in site.removals.get(target, ()):
+        if site.can(target, removal):
             paths = (site.path, *site.companions)
             saved[site.fqn] = whole.under(*paths) - left.under(*paths)
     if sum(saved.values()) != whole.total - left.total:

@@ -61,7 +61,8 @@ class Verdict(Unit):
 class PruningPlan(_Frozen):
     """Which units go, by which removal, and what that is predicted to save. A file one can review.
 
-    ``ratio`` is the share of units asked for, or under a ``budget`` the share that went. ``passes`` holds, per
+    ``ratio`` is the share of units asked for, or under a ``budget`` the share that went; where ``removals`` are a
+    method's own, the share of keys or tokens that goes. ``seed``: of what is drawn at random. ``passes`` holds, per
     component and kind of forward, how many denoiser rows one clip needs in each step range (guidance counted);
     ``unconditional``: of these, those of guidance's unconditional branch, where they are told apart.
     """
@@ -78,6 +79,7 @@ class PruningPlan(_Frozen):
     step_ranges: tuple[StepRange, ...]
     removals: dict[str, Removal]
     units: tuple[Verdict, ...]
+    seed: int = 0
     passes: dict[str, dict[str, tuple[int, ...]]]
     unconditional: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)
     macs_before: int

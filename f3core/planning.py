@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from f3core.candidates import front_of
 from f3core.costs import Costs
@@ -24,7 +25,8 @@ def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
         component, _, path = fqn.partition(".")
         removals, lasting = (_from_words(listed.get(fqn, {})) for listed in (header.removals, header.lasting))
         layer = header.layers[index] if header.layers else index
-        sites.append(AttentionSite(component, path, layer, tuple(removals), removals, lasting=lasting))
+        framed = fqn in header.framed
+        sites.append(AttentionSite(component, path, layer, tuple(removals), removals, lasting=lasting, framed=framed))
     return tuple(sites)
 
 
@@ -40,6 +42,9 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     the spec's axis goes by steps, or prunes one branch of guidance.
     """
     spec, sites = job.file.spec.prune, list(sites)
+    method: Method = job.registry.make("method", spec.method)
+    if method.removals:
+        return _own_removals(job, method, sites)
     able = {site.fqn: listed for site in sites if (listed := site.removals.get(spec.target, ()))}
     if not able:
         raise job.file.error(("prune", "target"), f"no site of this model can lose {spec.target}")
@@ -60,6 +65,34 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     return chosen
 
 
+def priced(method: str, ratio: float | None, seed: int) -> list[Any]:
+    """For what removals of a method's own the costs of unscored `Scores` are."""
+    return [method, ratio, seed]
+
+
+def must_rank(job: Job) -> None:
+    """Raises `SpecError` for a job whose method ranks nothing, where scores or criteria are all that it is about."""
+    name = job.file.spec.prune.method
+    if job.registry.make("method", name).removals:
+        raise job.file.error(("prune", "method"), f"method {name!r} ranks nothing, so there is nothing to score")
+
+
+def _own_removals(job: Job, method: Method, sites: Iterable[AttentionSite]) -> dict[str, Removal]:
+    """What a method with removals of its own does at each site that can bear it."""
+    spec = job.file.spec.prune
+    removal = method.removals.get(spec.target)
+    if removal is None:
+        allowed = suggest(str(spec.target), map(str, method.removals))
+        raise job.file.error(("prune", "target"), f"method {spec.method!r} does nothing to {spec.target}; {allowed}")
+    if spec.removal not in (None, removal):
+        message = f"method {spec.method!r} has a way of its own, {removal}; leave the removal out"
+        raise job.file.error(("prune", "removal"), message)
+    chosen = {site.fqn: removal for site in sites if site.can(spec.target, removal)}
+    if not chosen:
+        raise job.file.error(("prune", "method"), f"no site of this model bears {removal} of {spec.target}")
+    return chosen
+
+
 def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> PruningPlan:
     """The plan of the spec's method, for the spec's ratio or budget, or at another ratio.
 
@@ -73,6 +106,12 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
     removals = chosen_removals(job, sites)
     entry: AdapterEntry = job.registry.entry("adapter", header.adapter)
     method: Method = job.registry.make("method", spec.method)
+    budget = spec.budget if ratio is None else None
+    ratio = spec.ratio if ratio is None else ratio
+    if method.removals and header.identity.get("priced") != priced(spec.method, ratio, spec.seed):
+        raise PlanError(
+            f"what method {spec.method!r} costs at ratio {ratio} is not in these scores; it needs none: leave them out"
+        )
     return method.plan(
         PlanRequest(
             adapter=header.adapter,
@@ -80,11 +119,11 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
             scores=scores,
             costs=Costs.model_validate(header.costs),
             target=spec.target,
-            axis=spec.axis or entry.default_axis,
+            axis=spec.axis or (PruningAxis.LAYER if method.removals else entry.default_axis),
             removals=removals,
             criterion=job.registry.make("criterion", spec.criterion),
-            ratio=spec.ratio if ratio is None else ratio,
-            budget=spec.budget if ratio is None else None,
+            ratio=ratio,
+            budget=budget,
             branch=spec.branch,
             step_ranges=spec.step_ranges,
             seed=spec.seed,

@@ -55,7 +55,7 @@ class ScoresHeader:
     adapter tells them apart. ``heads``: heads of every site. ``drift_target``: the kind whose removal ``drift``
     measures.
     ``removals``: what each site can lose and how, by fqn and kind, the default first; ``lasting``: those of them that
-    are done at every step or at none.
+    are done at every step or at none; ``framed``: sites that are `AttentionSite.framed`.
     ``identity``: what else must agree for scores to be of one calibration (model, steps, seed, query stride).
     ``costs``: the model's `Costs` as JSON, so that a plan needs no weights.
     """
@@ -70,6 +70,7 @@ class ScoresHeader:
     layers: tuple[int, ...] = ()
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     lasting: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    framed: tuple[str, ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
 
@@ -82,6 +83,7 @@ class ScoresHeader:
             layers=tuple(site.index for site in every),
             removals={site.fqn: _in_words(site.removals) for site in every},
             lasting={site.fqn: _in_words(site.lasting) for site in every},
+            framed=tuple(site.fqn for site in every if site.framed),
             **other,
         )
 
@@ -96,7 +98,7 @@ class ScoresHeader:
         if data.pop("version", None) != VERSION:
             raise ScoresError(f"scores were written in another format; this f3core reads version {VERSION}")
         data["drift_target"] = AttentionKind(data["drift_target"])
-        for name in ("sites", "heads", "levels", "layers"):
+        for name in ("sites", "heads", "levels", "layers", "framed"):
             data[name] = tuple(data[name])
         for name in ("removals", "lasting"):
             data[name] = {site: {kind: tuple(ways) for kind, ways in ks.items()} for site, ks in data[name].items()}
@@ -119,6 +121,11 @@ class Scores:
     header: ScoresHeader
     prompts: Mapping[int, PromptScores]
     impact: Impact | None = None
+
+    @classmethod
+    def unscored(cls, sites: Sequence[AttentionSite], **header: Any) -> Scores:
+        """Those of no prompt, which tell a plan what there is and what it costs. ``header``: its other fields."""
+        return cls(ScoresHeader.of_sites(sites, heads=(0,) * len(sites), **header), {})
 
     # --- together -----------------------------------------------------------------------------------------------
 

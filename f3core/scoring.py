@@ -14,13 +14,14 @@ from torch import Tensor
 from f3core.ablation import ablate
 from f3core.adapter import Model
 from f3core.calibration import calibrate
-from f3core.capture import Inputs, capture_inputs
+from f3core.capture import Inputs, capture_inputs, watch_forwards
 from f3core.evaluate import noise_seeds
 from f3core.flops import costs
 from f3core.identity import calibration_identity
 from f3core.job import Job
 from f3core.measure import Listener
-from f3core.planning import chosen_removals
+from f3core.planning import chosen_removals, priced
+from f3core.reducing import Reduction
 from f3core.scores import Scores
 from f3core.step_ranges import choose_ranges, usual_count
 
@@ -52,7 +53,7 @@ def score(
     spec = job.file.spec.calibrate
     listener("Counting MACs", 0, 1)
     with model.adapter.observable(model.pipeline):
-        priced = costs(model.adapter, model.denoisers, inputs)
+        found = costs(model.adapter, model.denoisers, inputs)
     listener("Counting MACs", 1, 1)
     prompts = job.prompts(spec.num_prompts, spec.seed)
     listener("Scoring prompts", 0, -(-len(prompts) // shard[1]))
@@ -72,7 +73,7 @@ def score(
         stride=spec.query_stride,
         batch_size=together(job, model),
         identity=calibration_identity(job, model, prompts),
-        costs=priced,
+        costs=found,
         folder=folder,
         shard=shard,
         progress=lambda done, total: listener("Scoring prompts", done, total),
@@ -89,11 +90,40 @@ def scored(
     criteria: Iterable[str] = (),
     folder: Path | None = None,
 ) -> Scores:
-    """All that one of ``criteria`` ranks by, or the spec's own; ``folder`` keeps what is finished for a resumed run."""
+    """All that one of ``criteria`` ranks by, or the spec's own; ``folder`` keeps what is finished for a resumed run.
+
+    Scores without a prompt where the spec's method ranks nothing.
+    """
+    if job.registry.make("method", job.file.spec.prune.method).removals and not criteria:
+        return _unscored(job, model, inputs, listener)
     clips: dict[int, Tensor] | None = {} if _needs_impact(job, criteria) else None
     within = folder / "calibration" if folder else None
     scores = score(job, model, inputs, listener, folder=within, clips=clips)
     return completed(job, model, scores, listener, criteria=criteria, folder=folder, clips=clips)
+
+
+def _unscored(job: Job, model: Model, inputs: Inputs, listener: Listener) -> Scores:
+    """No more than what a generation is made of, and what its forwards cost."""
+    spec, adapter = job.file.spec, model.adapter
+    method = job.registry.make("method", spec.prune.method)
+    listener("Counting MACs", 0, 1)
+    reduction = Reduction(method, 1 - (spec.prune.ratio or 0.0), spec.prune.seed)
+    with adapter.observable(model.pipeline), torch.no_grad():
+        found = costs(adapter, model.denoisers, inputs, [spec.prune.target], reduction)
+        with watch_forwards(adapter, model.denoisers) as seen:
+            prompt, seeds = job.prompts(1, spec.calibrate.seed), noise_seeds(spec.calibrate.seed, 1)
+            adapter.generate(model.pipeline, prompt, steps=spec.calibrate.steps, seeds=seeds, call=model.call)
+    listener("Counting MACs", 1, 1)
+    levels = sorted({level for each in seen.values() for level in each.levels}, reverse=True)
+    return Scores.unscored(
+        model.sites,
+        adapter=adapter.name,
+        levels=tuple(levels),
+        passes={name: each.rows(levels) for name, each in seen.items()},
+        drift_target=spec.prune.target,
+        identity={"priced": priced(spec.prune.method, spec.prune.ratio, spec.prune.seed)},
+        costs=found.model_dump(mode="json"),
+    )
 
 
 def completed(

@@ -90,6 +90,7 @@ class AttentionSite:
     ``output`` is the path, inside the module, of the linear map behind the attention (W_o), if there is one.
     ``rekeyed``: where TA goes, frames get keys that they did not have before (an attention to other frames alone gets
     its own), so that what stays is no part of what was.
+    ``framed``: its forward takes tokens [rows, S, C] of one frame a row, and may be run on fewer of them.
     ``lasting`` lists, per kind, those removals that are sound only at every step or none, because another step needs
     what the site computes in this one (keys that it puts into a cache).
     ``bypass``: once dropped, the site hands on its first argument (it mixes into what it is given) instead of zeros (a
@@ -104,6 +105,7 @@ class AttentionSite:
     companions: tuple[str, ...] = ()
     output: str | None = None
     rekeyed: bool = False
+    framed: bool = False
     bypass: bool = False
     lasting: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
 
@@ -111,6 +113,14 @@ class AttentionSite:
     def fqn(self) -> str:
         """Dotted name in the pipeline, the site's identity in scores and plans."""
         return f"{self.component}.{self.path}"
+
+    def can(self, kind: AttentionKind, removal: Removal) -> bool:
+        """Whether a removal of a kind is sound here: one that is listed, or one of a method's own."""
+        if removal is Removal.REDUCE:
+            return kind is AttentionKind.TEMPORAL and Removal.SELF_ONLY in self.removals.get(kind, ())
+        if removal is Removal.MERGE:
+            return kind is AttentionKind.SELF and self.framed
+        return removal in self.removals.get(kind, ())
 
     def gated(self, kind: AttentionKind) -> tuple[Removal, ...]:
         """The removals of a kind that may be done at some steps only, the default first."""
@@ -134,13 +144,16 @@ def scope(target: AttentionKind, branch: GuidanceBranch) -> str:
 class Layout:
     """Token layout of one denoiser forward: ``frames`` latent frames of ``tokens`` visual tokens each, ``text``
     conditioning tokens, ``batch`` rows. ``before``: of the conditioning, what lies in one sequence with the frames and
-    before them, while the rest lies behind."""
+    before them, while the rest lies behind. ``rows``: of the grid in which a frame's tokens lie, 0 where not known.
+    ``goes_on``: with the frame of the forward before, so that keys of other frames are what they were."""
 
     batch: int
     frames: int
     tokens: int
     text: int = 0
     before: int = field(default=0, kw_only=True)
+    rows: int = field(default=0, kw_only=True)
+    goes_on: bool = field(default=False, kw_only=True)
 
     @property
     def kind(self) -> str:

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from f3core.adapter import Adapter, Sketch
-from f3core.costs import Costs
+from f3core.adapter import Adapter
 from f3core.errors import ModelError, PlanError
 from f3core.flops import costs
 from f3core.job import Job
 from f3core.measure import count_pruned
 from f3core.meta import meta_copy
+from f3core.method import Method
 from f3core.plan import PruningPlan
-from f3core.planning import make_plan
+from f3core.planning import make_plan, priced
+from f3core.reducing import Reduction
 from f3core.report import MacsChange
-from f3core.scores import Scores, ScoresHeader
-from f3core.sites import AttentionKind
+from f3core.scores import Scores
 from f3core.surgery import Pruned, apply_plan_
 
 
@@ -36,7 +36,8 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float | None]) -> 
     the model is pruned already.
     """
     spec = job.file.spec
-    if job.registry.make("criterion", spec.prune.criterion).needs_scores:
+    method: Method = job.registry.make("method", spec.prune.method)
+    if not method.removals and job.registry.make("criterion", spec.prune.criterion).needs_scores:
         names = job.registry.names("criterion")
         free = ", ".join(sorted(n for n in names if not job.registry.make("criterion", n).needs_scores))
         raise PlanError(
@@ -44,29 +45,26 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float | None]) -> 
         )
     sketch = adapter.sketch(job.source, steps=spec.calibrate.steps, call=job.call)
     check_unpruned(job.source, sketch.denoisers)
-    priced = costs(adapter, sketch.denoisers, sketch.inputs, [spec.prune.target])
-    unscored = _unscored(adapter, sketch, spec.prune.target, priced)
-    found = []
+    sites = [site for name, denoiser in sketch.denoisers.items() for site in adapter.sites(denoiser, name)]
+    found, prices = [], None
     for ratio in ratios:
+        share = spec.prune.ratio if ratio is None else ratio
+        if prices is None or method.removals:  # what a removal of a method's own costs depends on the ratio
+            reduction = Reduction(method, 1 - (share or 0.0), spec.prune.seed) if method.removals else None
+            prices = costs(adapter, sketch.denoisers, sketch.inputs, [spec.prune.target], reduction)
+        unscored = Scores.unscored(
+            sites,
+            adapter=adapter.name,
+            levels=sketch.levels,
+            passes=sketch.rows,
+            unconditional=sketch.unconditional,
+            drift_target=spec.prune.target,
+            identity={"priced": priced(spec.prune.method, share, spec.prune.seed)} if method.removals else {},
+            costs=prices.model_dump(mode="json"),
+        )
         plan = make_plan(job, unscored, ratio=ratio)
         pruned = {name: meta_copy(denoiser) for name, denoiser in sketch.denoisers.items()}
         for name, denoiser in pruned.items():
             apply_plan_(denoiser, plan, adapter, name)
-        found.append((plan, count_pruned(adapter, pruned, plan, priced, sketch.inputs)[1]))
+        found.append((plan, count_pruned(adapter, pruned, plan, prices, sketch.inputs)[1]))
     return found
-
-
-def _unscored(adapter: Adapter, sketch: Sketch, target: AttentionKind, priced: Costs) -> Scores:
-    """Scores that hold no prompt, only what a plan asks of their header."""
-    sites = [site for name, denoiser in sketch.denoisers.items() for site in adapter.sites(denoiser, name)]
-    header = ScoresHeader.of_sites(
-        sites,
-        adapter=adapter.name,
-        heads=(0,) * len(sites),
-        levels=sketch.levels,
-        passes=sketch.rows,
-        unconditional=sketch.unconditional,
-        drift_target=target,
-        costs=priced.model_dump(mode="json"),
-    )
-    return Scores(header, {})

@@ -21,7 +21,7 @@ from f3core.errors import SpecError, suggest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.plan import PruningPlan
-from f3core.planning import make_plan, plan_front
+from f3core.planning import make_plan, must_rank, plan_front
 from f3core.scores import Scores
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
@@ -65,6 +65,7 @@ def rank_study(
             raise SpecError(f"--shares {share}: shares lie in [0, 1]")
     jobs = [seeded(file, seed, output) for seed in seeds]
     first = jobs[0]
+    must_rank(first)
     for name in criteria:
         if name not in first.registry.names("criterion"):
             raise SpecError(f"--criteria {name}: {suggest(name, first.registry.names('criterion'))}")

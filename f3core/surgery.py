@@ -13,6 +13,7 @@ from f3core.attention import dropped
 from f3core.clock import Clock, Gate
 from f3core.errors import ModelError, PlanError, suggest
 from f3core.guidance import join_rows, runs
+from f3core.reducing import Reduction
 from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, Removal, lasts
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Pruned(nn.Module):
     f3_plan: PruningPlan | None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        clock = self.f3_clock
-        layout = self.f3_adapter.layout(self, args, kwargs)
+        clock, adapter = self.f3_clock, self.f3_adapter
+        layout = (adapter.running_layout if clock.keeps_layout else adapter.layout)(self, args, kwargs)
         if layout is not None:
             clock.observe(layout)
         if clock.held or not clock.step_ranges:
@@ -116,7 +117,8 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
         _check(fqn, sites, plan.target, plan.removals[fqn])
     step_ranges = plan.step_ranges if plan.gated() else ()
     when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
-    restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges, plan.branch)
+    own = reduction_of(plan)
+    restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges, plan.branch, own)
     vars(denoiser)["f3_plan"] = plan
     adapter.record(denoiser, plan, component)
     return Surgery(
@@ -128,13 +130,27 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
     )
 
 
+def reduction_of(plan: PruningPlan) -> Reduction | None:
+    """What the plan's method does by removals of its own, if any. Raises `PluginError` where it is not installed."""
+    if not any(plan.removals[fqn].own for fqn in plan.gates()):
+        return None
+    from f3core.registry import installed
+
+    return Reduction(installed().make("method", plan.method), 1 - plan.ratio, plan.seed)
+
+
 def restrict_all_(
-    denoiser: nn.Module, adapter: Adapter, component: str, target: AttentionKind, removal: Removal
+    denoiser: nn.Module,
+    adapter: Adapter,
+    component: str,
+    target: AttentionKind,
+    removal: Removal,
+    reduction: Reduction | None = None,
 ) -> None:
-    """Do one removal at every site that lists it, at every step; with this the engine measures what each would save."""
-    able = [site for site in adapter.sites(denoiser, component) if removal in site.removals.get(target, ())]
+    """Do one removal at every site that can, at every step; with this the engine measures what each would save."""
+    able = [site for site in adapter.sites(denoiser, component) if site.can(target, removal)]
     always = dict.fromkeys(site.fqn for site in able)
-    restrict_(denoiser, adapter, able, target, dict.fromkeys(always, removal), always)
+    restrict_(denoiser, adapter, able, target, dict.fromkeys(always, removal), always, reduction=reduction)
 
 
 def restrict_(
@@ -146,10 +162,11 @@ def restrict_(
     gates: Mapping[str, frozenset[int] | None],
     step_ranges: Sequence[StepRange] = (),
     branch: GuidanceBranch = GuidanceBranch.BOTH,
+    reduction: Reduction | None = None,
 ) -> Clock:
     """Restrict those of ``sites`` that ``gates`` names (by fqn), each by its removal: at every step (None), or in some
-    of ``step_ranges`` (by index), there in rows of ``branch``. Returns the clock that the denoiser turns and its sites
-    read.
+    of ``step_ranges`` (by index), there in rows of ``branch``. ``reduction``: what carries out a method's own removals.
+    Returns the clock that the denoiser turns and its sites read.
 
     Raises `PlanError`, before anything is altered, for a removal in some of the step ranges that lasts over all.
     """
@@ -162,7 +179,13 @@ def restrict_(
         denoiser.__class__ = adapter.pruned_class(type(denoiser))
     vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
     for site in restricted:
-        _restrict_site_(denoiser, adapter, site, target, removals[site.fqn], Gate(clock, gates[site.fqn]))
+        removal, gate = removals[site.fqn], Gate(clock, gates[site.fqn])
+        if removal.own:
+            assert reduction is not None
+            module = reduction.at(denoiser.get_submodule(site.path), site, removal, adapter, gate)
+            denoiser.set_submodule(site.path, module)
+        else:
+            _restrict_site_(denoiser, adapter, site, target, removal, gate)
     return clock
 
 
@@ -170,7 +193,7 @@ def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, rem
     if fqn not in sites:
         raise PlanError(f"the plan names site {fqn!r}, which this model does not have; {suggest(fqn, sites)}")
     allowed = sites[fqn].removals.get(target, ())
-    if removal not in allowed:
+    if not sites[fqn].can(target, removal):
         raise PlanError(f"{fqn} cannot lose {target} by {removal}; {suggest(str(removal), map(str, allowed))}")
 
 

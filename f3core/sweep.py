@@ -10,6 +10,7 @@ from typing import Any
 
 from f3core import curves, sweep_text
 from f3core.adapter import Model
+from f3core.costs import Costs
 from f3core.engine import SPEC, command, prune, silent
 from f3core.environment import library_versions, machine, now
 from f3core.evaluate import damage
@@ -105,10 +106,13 @@ def _one_seed(
     for target, its_job in aimed.items():
         scores = _scored(its_job, model, inputs, scratch, f"seed-{seed}-{target}", listener)
         if not outcomes:
-            before = make_plan(its_job, scores, ratio=0).macs_before
+            before = Costs.model_validate(scores.header.costs).generation(scores.header.passes)
             size = model_size(model.adapter, model.pipeline)
             outcomes.append(_unpruned(seed, before, size, unpruned))
         for ratio in ratios:
+            if not scores.prompts:  # what such a method costs depends on the ratio
+                its_job = changed(its_job, f"prune.ratio={ratio}", "prune.budget=null")
+                scores = _scored(its_job, model, inputs, scratch, f"seed-{seed}-{target}-{ratio}", listener)
             plan = make_plan(its_job, scores, ratio=ratio)
             pruned = prune(model, plan)
             with model.adapter.observable(pruned):

@@ -120,6 +120,7 @@ OTHER_HEADERS: dict[str, Any] = {
     "layers": (0, 0, 1),
     "removals": {},
     "lasting": {"transformer.a": {"TA": ("drop",)}},
+    "framed": ("transformer.a",),
     "identity": {"seed": 1, "model": "m"},
     "costs": {"forward": {}, "sites": {}},
 }

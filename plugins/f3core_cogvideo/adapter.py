@@ -136,18 +136,30 @@ class CogVideoAdapter(Adapter):
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CogVideoLayout | None:
         """That of a forward over a whole sequence, or of a cached one that replays a frame."""
+        cache = kwargs.get("cache")
+        return self.running_layout(denoiser, args, kwargs) if cache is None or cache.replay else None
+
+    def running_layout(
+        self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> CogVideoLayout | None:
+        """That of a piece of a frame too, with which a cached forward goes on; None where it holds several pieces."""
         cache, temporal = kwargs.get("cache"), kwargs.get("temporal", True)
         batch, length = argument(args, kwargs, "input_ids", 0).shape
-        sizes = denoiser.config
+        sizes, piece = denoiser.config, None
         frames = -(-(length - sizes.text) // sizes.tokens)
-        if cache is None:
-            cached, total, numbers = False, frames, tuple(range(frames))
-        elif cache.replay:
-            cached, total = cache.length > 0, cache.total
-            numbers = (cache.running,) if cached else cache.order[:frames]
+        cached, total = cache is not None and cache.length > 0, frames if cache is None else cache.total
+        if cached:
+            numbers = (cache.running,)
+            place = (cache.length - sizes.text) % sizes.tokens
+            if place + length > sizes.tokens:
+                return None
+            piece = None if length == sizes.tokens else (place, length)
         else:
-            return None
-        return CogVideoLayout(batch, total, sizes.tokens, sizes.text, numbers, cached, temporal) if numbers else None
+            numbers = tuple(range(frames)) if cache is None else cache.order[:frames]
+        goes_on = piece is not None and piece[0] > 0 and sizes.window == -1  # windows take turns among the keys
+        common = {"rows": sizes.side, "goes_on": goes_on, "piece": piece}
+        found = CogVideoLayout(batch, total, sizes.tokens, sizes.text, numbers, cached, temporal, **common)
+        return found if numbers else None
 
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
         assert isinstance(site, CogVideoSite)

@@ -26,12 +26,14 @@ from f3core_cogvideo.visibility import (
 class CogVideoLayout(Layout):
     """A forward over the frames ``numbers`` of a sequence of ``frames``, and the text unless all before is ``cached``.
 
-    ``temporal`` False: without the temporal channel.
+    ``temporal`` False: without the temporal channel. ``piece``: of a cached frame, the place of the first of its tokens
+    that run, and how many do; None where it runs as a whole.
     """
 
     numbers: tuple[int, ...] = ()
     cached: bool = False
     temporal: bool = True
+    piece: tuple[int, int] | None = None
 
     @property
     def kind(self) -> str:
@@ -91,22 +93,27 @@ def _temporal(site: CogVideoSite, layout: CogVideoLayout) -> list[Segments]:
 
 
 def _cached(site: CogVideoSite, layout: CogVideoLayout) -> list[Segments]:
-    """One call, or in the temporal channel one a window."""
+    """One call, or in the temporal channel one a window that holds some of the tokens that run."""
     (number,) = layout.numbers
+    first, count = layout.piece or (0, layout.tokens)
     sees, order = site.seen(layout, number), generation_order(site.config.stage, layout.frames)
     others = order[: order.index(number)] if site.temporal else ()
     groups = windows(site.config, site.index) if site.temporal else ((tuple(range(layout.tokens)),),)
     calls = []
     for window in (window for group in groups for window in group):
-        own = _frames([number], 1, len(window))
-        calls.append(Segments(own, _keys(sees, layout, own, others)))
+        asking = sum(first <= place < first + count for place in window)
+        known = _frames([number], 1, sum(place < first + count for place in window))
+        whole = _frames([number], 1, len(window))
+        if asking:
+            calls.append(Segments(known[:, :asking], _keys(sees, layout, known, others, whole)))
     return [call for call in calls if call.key.shape[1]]
 
 
-def _keys(sees: Sees, layout: Layout, own: Tensor, others: tuple[int, ...]) -> Tensor:
-    """[text; other frames; own frame], as far as they are seen."""
+def _keys(sees: Sees, layout: Layout, own: Tensor, others: tuple[int, ...], whole: Tensor | None = None) -> Tensor:
+    """[text; other frames; own frame], as far as they are seen. ``whole``: the size of other frames, if another."""
+    whole = own if whole is None else whole
     text = [_text(layout).expand(len(own), -1)] if sees.text else []
-    frames = [torch.full_like(own, other) for other in others] if sees.earlier else []
+    frames = [torch.full_like(whole, other) for other in others] if sees.earlier else []
     parts = [*text, *frames, *([own] if sees.own else [])]
     return torch.cat(parts, dim=1) if parts else own[:, :0]
 

@@ -78,8 +78,9 @@ class BlocksAdapter(DiffusersAdapter):
         batch, frames, height, width = self.latents(args, kwargs)
         by_frame, by_row, by_column = self.patch(denoiser)
         text = argument(args, kwargs, *self.text)
-        tokens = (height // by_row) * (width // by_column)
-        return Layout(batch, frames // by_frame, tokens, 0 if text is None else text.shape[-2])
+        rows = height // by_row
+        tokens = rows * (width // by_column)
+        return Layout(batch, frames // by_frame, tokens, 0 if text is None else text.shape[-2], rows=rows)
 
     def sketch(self, source: str, *, steps: int, call: Mapping[str, Any]) -> Sketch:
         return sketch(self, source, self.latent_size, steps=steps, call=call, usual=self.usual_call)

@@ -58,13 +58,25 @@ class Pattern(ABC):
     companions: tuple[str, ...] = ()
     output: str | None = "to_out.0"
 
+    framed: ClassVar[bool] = False
+    """`AttentionSite.framed`"""
     removals: ClassVar[Mapping[AttentionKind, tuple[Removal, ...]]]
     kinds: ClassVar[tuple[AttentionKind, ...]]
 
     def site(self, component: str, block: str, name: str, index: int) -> PatternSite:
         """The site of module ``name`` in a block, or (empty) in the denoiser itself."""
         path, companions = (f"{block}.{name}", self.inside(block).companions) if block else (name, self.companions)
-        return PatternSite(component, path, index, self.kinds, self.removals, companions, self.output, pattern=self)
+        return PatternSite(
+            component,
+            path,
+            index,
+            self.kinds,
+            self.removals,
+            companions,
+            self.output,
+            framed=self.framed,
+            pattern=self,
+        )
 
     def inside(self, path: str) -> Pattern:
         """The same, its companions told from further outside, where ``path`` leads to where they lie."""
@@ -189,6 +201,7 @@ class Cross(Pattern):
 class Spatial(Pattern):
     """Self-attention inside every frame, frames in the batch."""
 
+    framed = True
     kinds = (SA,)
     removals = {SA: (Removal.DROP,)}  # noqa: RUF012
 

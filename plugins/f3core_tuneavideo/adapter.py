@@ -79,6 +79,7 @@ class TuneAVideoAdapter(DiffusersAdapter):
                 removals={TA: (Removal.SELF_ONLY,), SA: (Removal.MASK,)},
                 output="to_out.0",
                 rekeyed=True,
+                framed=True,
             )
             text = AttentionSite(
                 component,
@@ -105,7 +106,7 @@ class TuneAVideoAdapter(DiffusersAdapter):
         """``tokens`` are those of a frame at the resolution of the latents; deeper blocks see fewer."""
         batch, _, frames, height, width = argument(args, kwargs, "sample", 0).shape
         text = argument(args, kwargs, "encoder_hidden_states", 2).shape[1]
-        return Layout(batch, frames, height * width, text)
+        return Layout(batch, frames, height * width, text, rows=height)
 
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
         """Rows are clip by clip: frames in attn1 and attn2, positions in attn_temp, whose tokens are the frames.

@@ -112,9 +112,23 @@ def test_sketch_agrees_with_a_generation(folder: Path, call: dict[str, Any]) -> 
 def test_steps_that_a_later_pass_repeats_have_no_layout() -> None:
     model = tiny_cogvideo.transformer()
     inputs = tiny_cogvideo.sequence(model)
-    assert ADAPTER.layout(model, (), inputs) == CogVideoLayout(2, 5, 9, 5, (0, 1, 2, 3, 4))
+    assert ADAPTER.layout(model, (), inputs) == CogVideoLayout(2, 5, 9, 5, (0, 1, 2, 3, 4), rows=3)
     assert ADAPTER.layout(model, (), {**inputs, "cache": KVCache(model.config)}) is None
     assert ADAPTER.layout(model, (inputs["input_ids"][:, :5],), {}) is None
+
+
+def test_the_running_layout_tells_pieces_of_a_frame() -> None:
+    model = tiny_cogvideo.transformer()
+
+    def running(length: int, before: int, **cache: bool) -> CogVideoLayout | None:
+        held = KVCache(model.config, length=before, **cache)
+        return ADAPTER.running_layout(model, (torch.zeros(2, length, dtype=torch.long),), {"cache": held})
+
+    assert running(14, 0) == CogVideoLayout(2, 5, 9, 5, (0,), rows=3)
+    assert running(1, 14) == CogVideoLayout(2, 5, 9, 5, (1,), cached=True, piece=(0, 1), rows=3)
+    assert running(2, 15) == CogVideoLayout(2, 5, 9, 5, (1,), cached=True, piece=(1, 2), goes_on=True, rows=3)
+    assert running(9, 14) == CogVideoLayout(2, 5, 9, 5, (1,), cached=True, rows=3)
+    assert running(9, 15) is None, "pieces of two frames"
 
 
 def test_a_second_pipeline_shares_the_rest() -> None:
