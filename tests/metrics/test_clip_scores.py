@@ -17,7 +17,7 @@ from f3core.evaluate import batches, measured
 from f3core.metric import Batch
 from f3core.registry import installed
 
-PROMPTS = ("a red cat", "blue", "a cat runs a red cat runs a blue cat runs")
+PROMPTS = ("a red cat", "blue", "a cat runs a red cat runs a blue cat runs a red cat")
 KINDS = ("clip", "siglip")
 
 
@@ -43,9 +43,7 @@ def seen(folder: Path, frame: Tensor) -> Tensor:
     picture = Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
     pooled = model.vision_model(**processor(images=picture, return_tensors="pt")).pooler_output
     vector = model.visual_projection(pooled) if hasattr(model, "visual_projection") else pooled
-    return (
-        (vector / vector.norm())[0].detach().double() if vector.ndim == 1 else (vector / vector.norm(dim=1))[0].double()
-    )
+    return (vector / vector.norm(dim=1))[0].double()
 
 
 def said(folder: Path, prompt: str) -> Tensor:

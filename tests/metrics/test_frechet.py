@@ -79,6 +79,15 @@ def test_a_set_lies_nowhere_from_itself(kind: str, count: int) -> None:
     assert distance(of(rows), of(shuffled)) <= 1e-9 * spread
 
 
+@pytest.mark.parametrize("count", [40, 300])
+def test_nearly_equal_sets_are_told_apart(count: int) -> None:
+    # A distance 1e-8 of the traces that it is the difference of: no digit of it would be left to roots of rounding.
+    rng = np.random.default_rng(0)
+    rows = sample(rng, count, 64, "plain")
+    moved = rows + 1e-3 * rng.normal(size=rows.shape)
+    assert distance(of(rows), of(moved)) == pytest.approx(by_rows(rows, moved), rel=1e-4)
+
+
 def test_features_of_one_value_each_lie_their_means_apart() -> None:
     one, other = torch.full((5, 8), 2.0), torch.full((9, 8), 5.0)
     assert distance(Moments.of(one), Moments.of(other)) == pytest.approx(8 * 9.0)
