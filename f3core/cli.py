@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from f3core import cli_adapters, cli_plan, cli_studies
+from f3core import cli_adapters, cli_evaluate, cli_plan, cli_studies
 from f3core.cli_options import (
     AsJson,
     Output,
@@ -174,8 +174,10 @@ def show_report(
 
 
 app.command()(cli_plan.plan)
+app.command()(cli_evaluate.evaluate)
 app.command("rank-study")(cli_studies.rank_study)
 app.command()(cli_studies.sweep)
+app.command()(cli_studies.compare)
 app.command()(cli_studies.attention)
 app.command()(cli_adapters.inspect)
 app.command("new-adapter")(cli_adapters.new_adapter)
