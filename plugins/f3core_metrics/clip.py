@@ -16,7 +16,7 @@ from torch import Tensor
 from f3core.errors import ModelError
 from f3core.metric import Batch, Metric
 
-from .networks import check_clips, device, not_loaded
+from .networks import check_clips, device, load_checkpoint
 
 DEFAULT = "openai/clip-vit-large-patch14"
 FRAMES = 32
@@ -65,13 +65,14 @@ def encoder(model: str) -> Encoder:
         from transformers import AutoModel, AutoProcessor
     except ImportError as error:
         raise ModelError("CLIP scores need transformers: pip install 'f3core[diffusers]'") from error
-    try:
-        network, processor = AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise not_loaded("CLIP scores", "CLIP or SigLIP", model, error) from error
+    network, processor = load_checkpoint(AutoModel, AutoProcessor, model, "CLIP or SigLIP")
     if not hasattr(network, "get_image_features") or not hasattr(network, "get_text_features"):
         raise ModelError(f"{model!r} is a {type(network).__name__}; CLIP scores need a model of pictures and text")
-    return Encoder(network.float().eval().to(device()), processor)
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(
+            f"{model!r} has no processor of both pictures and text; CLIP scores need its own, saved beside"
+        )
+    return Encoder(network, processor)
 
 
 class ClipText(Metric):

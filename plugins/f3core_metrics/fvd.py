@@ -105,8 +105,8 @@ class FVD(Metric):
                 continue
             seen = self.features(batch.clips)
             if moments is None:
-                count, _, height, width = batch.clips.shape[1:]
-                moments, shape = Moments(seen.shape[1]), (count, height, width)
+                frames, _, height, width = batch.clips.shape[1:]
+                moments, shape = Moments(seen.shape[1]), (frames, height, width)
             try:
                 moments.add(seen)
             except ValueError as error:

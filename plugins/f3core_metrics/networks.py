@@ -31,6 +31,29 @@ def load_script(path: str | Path, what: str) -> Any:
         raise ModelError(f"{what}: {path} is no TorchScript file: {str(error).splitlines()[0]}") from error
 
 
+def load_checkpoint(model: Any, processor: Any, source: str, kind: str) -> tuple[Any, Any]:
+    """A transformers checkpoint ready to run, in float32, by these two classes, from a folder or hub id.
+
+    Raises `ModelError` that says what to give where it cannot be read, or lacks weights: those, transformers would draw
+    at random with no more than a warning.
+    """
+    hint = (
+        f"give option `model`: a folder that a {kind} checkpoint and its processor were saved to, or a hub id that is "
+        "cached or can be downloaded"
+    )
+    try:
+        network, loaded = model.from_pretrained(source, output_loading_info=True)
+        made = processor.from_pretrained(source)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"cannot load {source!r}: {reason.rstrip('.')}; {hint}") from error
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(
+            f"{source!r} lacks {len(missing)} weights of {type(network).__name__}, {missing[0]} first; {hint}"
+        )
+    return network.float().eval().to(device()), made
+
+
 def check_clips(clips: Tensor, what: str) -> None:
     """Raises `ModelError` for anything but clips [B, F, 3, H, W]."""
     if clips.ndim != 5 or clips.shape[2] != 3:
@@ -138,15 +161,11 @@ class VideoMAE(Features):
             raise ModelError(
                 "feature network 'videomae' needs transformers: pip install 'f3core[diffusers]'"
             ) from error
-        try:
-            network = VideoMAEModel.from_pretrained(self.model)
-            processor = AutoImageProcessor.from_pretrained(self.model)
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise not_loaded("feature network 'videomae'", "VideoMAE", self.model, error) from error
+        network, processor = load_checkpoint(VideoMAEModel, AutoImageProcessor, self.model, "VideoMAE")
         self._mean, self._std = (
             torch.tensor(v, device=device()).view(3, 1, 1) for v in (processor.image_mean, processor.image_std)
         )
-        self._network = network.float().eval().to(device())
+        self._network = network
 
     def _features(self, clips: Tensor) -> Tensor:
         config = self._network.config
@@ -156,12 +175,3 @@ class VideoMAE(Features):
         shown = resized(shown, (size, size) if isinstance(size, int) else tuple(size), antialias=True)
         tokens: Tensor = self._network(pixel_values=(shown - self._mean) / self._std).last_hidden_state
         return tokens.mean(1).cpu()
-
-
-def not_loaded(who: str, kind: str, source: str, error: Exception) -> ModelError:
-    """What to say of a transformers checkpoint that cannot be read."""
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ModelError(
-        f"{who} cannot load {source!r}: {reason}; give option `model`: a folder that a {kind} checkpoint and its "
-        "processor were saved to, or a hub id that is cached or can be downloaded"
-    )

@@ -123,10 +123,14 @@ def test_say_what_they_need(folders: dict[str, Path], clips: Tensor, tmp_path: P
             metric.measure([])
 
 
-def test_say_which_checkpoints_they_take(clips: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_say_which_checkpoints_they_take(clips: Tensor, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot load '.*nowhere'.*give option `model`: a folder that a CLIP"):
         ClipImage(str(tmp_path / "nowhere")).measure(batches(clips))
     blind = tiny_networks.video_mae(tmp_path / "mae")
     with pytest.raises(ModelError, match="VideoMAEModel; CLIP scores need a model of pictures and text"):
         ClipImage(str(blind)).measure(batches(clips))
+    mute = tiny_networks.clip(tmp_path / "mute")
+    for file in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        (mute / file).unlink(missing_ok=True)
+    with pytest.raises(ModelError, match=r"mute'"):
+        ClipImage(str(mute)).measure(batches(clips))

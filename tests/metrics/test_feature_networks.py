@@ -111,9 +111,11 @@ def test_video_mae_takes_frames_evenly_and_resizes_them(mae: Path) -> None:
         network(clips[:, :0])
 
 
-def test_video_mae_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_video_mae_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="needs option `model`"):
         VideoMAE()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match=r"cannot load '.*nowhere'.*give option `model`: a folder"):
         VideoMAE(str(tmp_path / "nowhere"))(some(1, 4, 16, 16))
+    other = tiny_networks.clip(tmp_path / "clip")
+    with pytest.raises(ModelError, match=r"lacks \d+ weights of VideoMAEModel.*a VideoMAE checkpoint"):
+        VideoMAE(str(other))(some(1, 4, 16, 16))
