@@ -257,7 +257,7 @@ def _root(folder: Path) -> Path:
     """Where the clips lie: of DAVIS, one resolution of its pictures, as its annotations are numbered pictures too."""
     for place in (folder, folder / "JPEGImages", folder / "DAVIS" / "JPEGImages"):
         for resolution in ("480p", "Full-Resolution"):
-            if (place / resolution).is_dir():
+            if place.name == "JPEGImages" and (place / resolution).is_dir():
                 return place / resolution
     return folder
 

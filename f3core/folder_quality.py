@@ -189,9 +189,9 @@ class _Shown:
     def __iter__(self) -> Iterator[Batch]:
         done = 0
         for batch in self.clips:
-            yield batch
             done += len(batch.clips)
             self.count = max(self.count, done)
+            yield batch
             if self.listener is not None:
                 self.listener(self.task, done, self.clips.count)
 

@@ -50,6 +50,7 @@ def read_video(path: Path) -> Generator[NDArray[np.uint8], None, None]:
             while (frame := _picture(process.stdout)) is not None:
                 count += 1
                 yield frame
+            process.stdout.close()  # should it still write, it ends in an error instead of waiting for a reader
             process.wait()
         finally:  # also when the caller has seen enough
             process.stdout.close()

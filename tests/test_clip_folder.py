@@ -136,6 +136,11 @@ def test_lists_of_captions_that_say_nothing_sure(tmp_path: Path, name: str, text
         clips_in(tmp_path)
 
 
+def test_resolutions_are_chosen_among_pictures_of_davis_alone(tmp_path: Path) -> None:
+    counting(tmp_path, "480p/a", "720p/a")
+    assert [file.name for file in clips_in(tmp_path).files] == ["480p/a", "720p/a"]
+
+
 @pytest.mark.parametrize("names", [("a", "b"), ("videos/a", "videos/b"), ("seed1/a", "seed2/a"), ("a", "cats/b")])
 def test_folders_that_are_no_classes_give_no_captions(tmp_path: Path, names: tuple[str, ...]) -> None:
     counting(tmp_path, *names)
