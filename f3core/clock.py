@@ -36,13 +36,15 @@ class Clock:
         self.held = False
         self.gates: list[Gate] = []
 
-    def observe(self, layout: Layout) -> None:
-        """Take the layout of the forward that starts."""
+    def observe(self, layout: Layout | None) -> None:
+        """Take the layout of the forward that starts; None changes nothing but ``layout``."""
+        if self.keeps_layout:
+            self.layout = layout
+        if layout is None:
+            return
         self.frames = layout.frames
         self.tokens = layout.tokens
         self.before = layout.before
-        if self.keeps_layout:
-            self.layout = layout
 
     def tick(self, level: float, *, reached: bool = True) -> None:
         """Take the noise level of the forward that starts. The ranges of a plan leave no gap, so one holds it."""

@@ -35,8 +35,7 @@ class Pruned(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         clock, adapter = self.f3_clock, self.f3_adapter
         layout = (adapter.running_layout if clock.keeps_layout else adapter.layout)(self, args, kwargs)
-        if layout is not None:
-            clock.observe(layout)
+        clock.observe(layout)
         if clock.held or not clock.step_ranges:
             return super().__call__(*args, **kwargs)
         if torch.compiler.is_compiling():
