@@ -75,9 +75,13 @@ def test_stage_2_without_other_frames_is_self_only(window: int) -> None:
 
 
 def test_a_piece_over_two_frames_is_refused() -> None:
+    model = reduced("tome", 0.5)
+    inputs, cache = tiny_cogvideo.sequence(model), KVCache(model.config)
+
+    def run(part: slice) -> None:
+        ids, positions = (inputs[name][:, part] for name in ("input_ids", "position_ids"))
+        model(ids, positions, inputs["text_mask"], cache=cache)
+
+    run(slice(0, 14))
     with pytest.raises(ModelError, match="layout is unknown"):
-        model = reduced("tome", 0.5)
-        inputs, cache = tiny_cogvideo.sequence(model), KVCache(model.config)
-        for part in (slice(0, 14), slice(14, 30)):
-            ids, positions = (inputs[name][:, part] for name in ("input_ids", "position_ids"))
-            model(ids, positions, inputs["text_mask"], cache=cache)
+        run(slice(14, 30))
