@@ -17,6 +17,7 @@ class ToMeSDReducer(Reducer):
 
     The paper compares the input of the block; a call that goes on from a cache of keys has no such input for the keys
     of earlier calls, so it is the keys themselves, all heads joined, that are compared by cosine.
+    Destinations are drawn at the first call; ``torch.compile`` without graph breaks needs one call before it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -34,7 +35,10 @@ class ToMeSDReducer(Reducer):
 
 
 class ToMeSDMerger(Merger):
-    """Tokens of random places of a frame take up those that resemble them most, before a module and until behind it."""
+    """Tokens of random places of a frame take up those that resemble them most, before a module and until behind it.
+
+    Destinations are drawn at the first call with a grid, as by `ToMeSDReducer`.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
