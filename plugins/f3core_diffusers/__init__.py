@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from f3core.hookspecs import AdapterEntry, hookimpl
+from f3core.hookspecs import AdapterEntry, Entry, hookimpl
 from f3core_diffusers.families import FAMILIES, UNSUPPORTED
 
 if TYPE_CHECKING:
@@ -28,6 +28,23 @@ def f3core_adapters() -> list[AdapterEntry]:
 @hookimpl
 def f3core_unsupported() -> Mapping[str, str]:
     return UNSUPPORTED
+
+
+@hookimpl
+def f3core_accelerators() -> list[Entry]:
+    caches = [
+        ("pab", "PyramidAttentionBroadcast", "attention outputs reused over steps"),
+        ("first_block_cache", "FirstBlockCache", "the other blocks' residual reused while the first's changes little"),
+        ("faster_cache", "FasterCache", "attention and the unconditional branch extrapolated"),
+        ("mag_cache", "MagCache", "the blocks' residual reused by magnitudes measured before"),
+        ("taylorseer", "TaylorSeer", "outputs of attention extrapolated over steps"),
+        ("sea_cache", "SeaCache", "the blocks' residual reused while filtered latents change little; Wan"),
+    ]
+    return [
+        *(Entry(name, f"f3core_diffusers.accelerators:{target}", summary) for name, target, summary in caches),
+        Entry("layer_skip", "f3core_diffusers.accelerators_skip:LayerSkip", "blocks, or parts of them, left out"),
+        Entry("cache_dit", "f3core_diffusers.accelerators_cache_dit:CacheDiT", "DBCache of the package cache-dit"),
+    ]
 
 
 @hookimpl
