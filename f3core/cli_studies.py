@@ -74,6 +74,25 @@ def sweep(
     say(quiet or as_json, f"written to {output or file.spec.output} (sweep.md, sweep.json, curve.png, scores/)")
 
 
+def compare(
+    spec: SpecArg,
+    output: Output = None,
+    overrides: Override = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put methods, settings and accelerators side by side: the rows of the spec's compare section, measured alike."""
+    file = load(spec, overrides)
+    from f3core import compare, compare_text
+    from f3core.progress import listening
+
+    with listening(quiet or as_json) as listener:
+        found = compare.compare(file, output=output, resume=resume, listener=listener)
+    show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: compare_text.render(found))
+    say(quiet or as_json, f"written to {output or file.spec.output} (compare.md, .json, .csv, .png, scores/)")
+
+
 def attention(
     spec: SpecArg,
     seeds: Seeds = None,

@@ -210,11 +210,13 @@ def paired_timing(
     call: Mapping[str, Any],
     pairs: int,
     progress: Progress | None = None,
+    during: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> PairedTiming:
     """Time two pipelines in turn (before, after, before, after, ...), all prompts in one batch, after a warm-up each.
 
-    Taking turns lets a slow spell of the machine fall on both. ``progress`` hears (runs done, runs in all). Raises
-    `ModelError` as `generate` does.
+    Taking turns lets a slow spell of the machine fall on both. ``progress`` hears (runs done, runs in all).
+    ``during``: makes a context that is entered, outside the clock, around each run of ``after`` alone, so that both
+    may be one pipeline. Raises `ModelError` as `generate` does.
     """
     if pairs < 1:
         raise ModelError(f"timing needs at least one pair of runs, not {pairs}")
@@ -222,9 +224,9 @@ def paired_timing(
     total = 2 * (pairs + 1)
     for done in range(total):
         gc.collect()
-        run = generate(
-            adapter, (before, after)[done % 2], prompts, steps=steps, seeds=seeds, call=call, batch_size=len(prompts)
-        )
+        pipeline, context = (after, during()) if done % 2 else (before, contextlib.nullcontext())
+        with context:
+            run = generate(adapter, pipeline, prompts, steps=steps, seeds=seeds, call=call, batch_size=len(prompts))
         if done >= 2:
             runs[done % 2].append(run)
         if progress:

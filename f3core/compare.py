@@ -1,0 +1,85 @@
+"""`compare`: methods, settings and accelerators side by side on one model, with the same prompts, seeds and noise."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from f3core import compare_figure, compare_text
+from f3core.adapter import Model
+from f3core.compare_rows import Comparison, Outcome, rows_of
+from f3core.compare_seed import Bench
+from f3core.engine import SPEC, command, silent
+from f3core.environment import library_versions, machine, now
+from f3core.job import Job
+from f3core.measure import Listener
+from f3core.seeds import each_seed, seeded
+from f3core.spec import SpecFile
+from f3core.workspace import workspace
+
+
+def compare(
+    file: SpecFile, *, output: Path | None = None, resume: bool = False, listener: Listener = silent
+) -> Comparison:
+    """Run the rows of the spec's compare section, and write compare.json, compare.md, compare.csv, compare.png and the
+    scores that were used to the output folder.
+
+    All rows of a seed meet the same prompts and noise. Every finished row is kept, so that an interrupted comparison
+    goes on with ``resume``. Raises `SpecError` when there is nothing to compare or to measure with, or a row asks for
+    what the model cannot lose, and `ModelError` where an accelerator does not bear the model.
+    """
+    section = file.spec.compare
+    if section is None:
+        raise file.error(("compare",), "a comparison needs a compare section, with rows")
+    if file.spec.evaluate is None:
+        raise file.error(("evaluate",), "a comparison measures quality; it needs an evaluate section")
+    jobs = {seed: seeded(file, seed, output) for seed in section.seeds}
+    identity = {"run": "compare", "spec": file.spec.model_dump(mode="json", exclude={"output"})}
+    with workspace(jobs[section.seeds[0]].output, identity, resume=resume) as work:
+
+        def one(job: Job, model: Model, seed: int) -> dict[str, Any]:
+            return Bench(job, model, seed, work.scratch, listener, first=seed == section.seeds[0]).run()
+
+        parts = each_seed(jobs, work.scratch, listener, one)
+        outcomes = tuple(Outcome.model_validate(found) for part in parts for found in part.pop("outcomes"))
+        kept = [work.scratch / part.pop("folder") for part in parts]
+        telling, rows = rows_of(outcomes, parts[0]["higher_is_better"])
+        found = Comparison(
+            date=now(),
+            machine=machine(),
+            versions=library_versions(),
+            command=command("compare", file),
+            spec=file.name,
+            source=file.spec.model.source,
+            seeds=section.seeds,
+            calibrated=file.spec.calibrate.steps,
+            timed_clips=next((o.timing.clips for o in outcomes if o.timing), None),
+            telling=telling,
+            rows=tuple(rows),
+            outcomes=outcomes,
+            **parts[0],
+        )
+        _write(found, file, work.folder)
+        _copy_scores(dict(zip(section.seeds, kept, strict=True)), work.folder / "scores")
+        work.finish()
+    return found
+
+
+def _write(found: Comparison, file: SpecFile, folder: Path) -> None:
+    compare_figure.draw(found, folder / "compare.png")
+    for name, text in (
+        (SPEC, file.text),
+        ("compare.md", compare_text.to_markdown(found)),
+        ("compare.csv", compare_text.to_csv(found)),
+        ("compare.json", found.model_dump_json(indent=2) + "\n"),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _copy_scores(kept: Mapping[int, Path], folder: Path) -> None:
+    for seed, place in kept.items():
+        for scores in sorted(place.glob("scores-*.safetensors")):
+            folder.mkdir(exist_ok=True)
+            shutil.copy(scores, folder / scores.name.replace("scores", f"seed-{seed}", 1))
