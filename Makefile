@@ -9,7 +9,7 @@ TEST_STAMP := $(VENV)/.installed-for-tests
 WORKERS ?= 2
 PARALLEL := --numprocesses $(WORKERS) --dist loadscope
 
-PAPER := table3_cogvideo table4_cogvideo table4_cogvideo_drop figure3_cogvideo \
+PAPER := table1 table2 table3_cogvideo table4_cogvideo table4_cogvideo_drop figure3_cogvideo \
          table3_tune_a_video table4_tune_a_video figure3_tune_a_video
 
 RANKING := wan cogvideo tune_a_video
@@ -22,7 +22,7 @@ demo: $(STAMP)
 
 paper: $(STAMP)
 	for name in $(PAPER); do \
-	  case $$name in figure*) command=attention ;; *) command=sweep ;; esac; \
+	  case $$name in figure*) command=attention ;; table[12]) command=compare ;; *) command=sweep ;; esac; \
 	  rm -rf runs/paper/$$name; \
 	  $(BIN)/f3core $$command specs/paper/$$name.yaml || exit 1; \
 	done
@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tests]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[metrics,tests]'
 	touch $(TEST_STAMP)
 
 clean:

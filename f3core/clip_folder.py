@@ -27,10 +27,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from f3core.errors import F3Error, ModelError, OutputError
+from f3core.errors import ClipError, F3Error, ModelError, OutputError
 from f3core.metric import Batch
 from f3core.prompt_file import rows
-from f3core.video import SUFFIXES, ClipError, read_picture, read_video, sized, write_video
+from f3core.video import SUFFIXES, read_picture, read_video, sized, write_video
 
 if TYPE_CHECKING:
     import torch

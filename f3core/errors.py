@@ -10,6 +10,7 @@ F3Error
 ├── PlanError            a plan cannot be made from, or applied to, this model
 ├── CountingError        an operation's cost is unknown, so a total would be wrong
 └── OutputError          an output folder is in the way, missing or incomplete
+    └── ClipError            a video or picture is broken, or not what was asked for
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class OutputError(F3Error):
     """An output folder is in the way, missing or incomplete."""
 
     exit_code = 2
+
+
+class ClipError(OutputError):
+    """A video or picture is broken, or not what was asked for."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

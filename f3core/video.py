@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from f3core.errors import ModelError, OutputError
+from f3core.errors import ClipError, ModelError, OutputError
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +23,6 @@ SUFFIXES = frozenset({".mp4", ".avi", ".gif", ".webm", ".mov", ".mkv"})
 """files that are taken for videos"""
 TOLERANCE = 0.5 / 255
 """`write_video` rounds values of [0, 1] to bytes, so what is read back is at most this far off (and float rounding)."""
-
-
-class ClipError(OutputError):
-    """A clip is broken, or not what was asked for."""
 
 
 def read_video(path: Path) -> Generator[NDArray[np.uint8], None, None]:

