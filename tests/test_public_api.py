@@ -66,7 +66,7 @@ def test_the_drawn_error_tree_is_the_real_one() -> None:
 
 def test_exit_codes() -> None:
     codes = {name: cls.exit_code for name, cls in vars(errors).items() if name.endswith("Error")}
-    assert {name for name, code in codes.items() if code == 2} == {"SpecError", "OutputError"}
+    assert {name for name, code in codes.items() if code == 2} == {"SpecError", "OutputError", "ClipError"}
     assert set(codes.values()) == {1, 2}
 
 
