@@ -27,6 +27,8 @@ LOGARITHMIC = 12
 """Where the slowest row takes this many times the fastest one's seconds, their axis is logarithmic."""
 NEAR = 15
 """Names farther from their point than this, in points, get a line to it."""
+UNCLEAR = 1.5
+"""So does one that has another point no farther than this many times its own's distance."""
 _AROUND = [
     (distance * math.cos(math.radians(angle)), distance * math.sin(math.radians(angle)))
     for distance, angle in itertools.product((11, 22, 36, 52), (30, -30, 150, -150, 90, -90, 0, 180))
@@ -122,13 +124,16 @@ def _panel(axes: Axes, found: Comparison, metric: str, name: str) -> None:
 
 
 def _label(axes: Axes, canvas: FigureCanvasAgg, found: Comparison, metric: str, name: str) -> None:
-    """Name every point where the name hides the least: no point, bar or other name, and nothing outside the panel."""
+    """Name every point where the name hides the least: no point, bar or other name, and nothing outside the panel.
+
+    A line leads to the point from a name that stands apart from it, or as near to another."""
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     shown, renderer = _shown(found, metric, name), canvas.get_renderer()  # type: ignore[no-untyped-call]
     inside, taken = axes.get_window_extent(renderer), list[Bbox]()
     scale = axes.figure.dpi / 72
+    points = [tuple(axes.transData.transform((x, y))) for _, x, y in shown]
     for row, x, y in shown:
         half = row.figure(metric, name).half_width or 0.0
         (left, low), (_, high) = axes.transData.transform([(x, y - half), (x, y + half)])
@@ -148,25 +153,32 @@ def _label(axes: Axes, canvas: FigureCanvasAgg, found: Comparison, metric: str, 
             zorder=5,
         )
         size = text.get_window_extent(renderer)
-        px, py = axes.transData.transform((x, y))
-        boxes = [_box((px, py), offset, size, scale) for offset in _AROUND]
+        mine = tuple(axes.transData.transform((x, y)))
+        boxes = [_box(mine, offset, size, scale) for offset in _AROUND]
         best = min(range(len(boxes)), key=lambda i: (_hidden(boxes[i], taken, inside), i))
         dx, dy = _AROUND[best]
         text.set_horizontalalignment("left" if dx > 1 else "right" if dx < -1 else "center")
         text.xyann = (dx, dy)
-        if math.hypot(dx, dy) > NEAR:
+        others = [_apart(boxes[best], point) for point in points if point != mine]
+        if math.hypot(dx, dy) > NEAR or min(others, default=math.inf) < UNCLEAR * _apart(boxes[best], mine):
             line = {"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 5}
             axes.annotate("", (x, y), xytext=(dx, dy), textcoords="offset points", arrowprops=line, zorder=2)
         taken.append(boxes[best].padded(3))
 
 
-def _box(at: tuple[float, float], offset: tuple[float, float], size: Bbox, scale: float) -> Bbox:
+def _box(at: tuple[float, ...], offset: tuple[float, float], size: Bbox, scale: float) -> Bbox:
     """Where a text of ``size`` lies, in pixels, that stands ``offset`` points from ``at``."""
     from matplotlib.transforms import Bbox
 
     x, y = at[0] + offset[0] * scale, at[1] + offset[1] * scale - size.height / 2
     x -= 0 if offset[0] > 1 else size.width if offset[0] < -1 else size.width / 2
     return Bbox.from_bounds(x, y, size.width, size.height)
+
+
+def _apart(box: Bbox, point: tuple[float, ...]) -> float:
+    """Pixels between a box and a point."""
+    (x, y) = point
+    return math.hypot(max(box.x0 - x, x - box.x1, 0), max(box.y0 - y, y - box.y1, 0))
 
 
 def _hidden(box: Bbox, taken: list[Bbox], inside: Bbox) -> float:

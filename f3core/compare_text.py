@@ -22,27 +22,34 @@ MARK = "●"
 
 
 def cost(found: Comparison) -> Lines:
-    """Multiply-adds, parameters, seconds and memory of one clip. Columns that no row fills are left out."""
-    head = ["row", "MACs ↓", "predicted", "of unpruned", "parameters ↓", "denoiser ↓", "speed-up ↑"]
-    head += ["end to end ↓", "speed-up ↑", "memory ↓"]
-    lines = [[row.name, *_cost(row)] for row in found.rows]
+    """Multiply-adds, parameters and memory of one clip. Columns that no row fills are left out."""
+    head = ["row", "MACs ↓", "predicted", "of unpruned", "parameters ↓", "memory ↓"]
+    lines = [
+        [
+            row.name,
+            si(row.macs).strip(),
+            DASH if row.predicted is None else si(row.predicted).strip(),
+            f"{100 * row.share:.1f} %",
+            si(row.parameters).strip(),
+            DASH if row.memory is None else f"{si(row.memory)}B",
+        ]
+        for row in found.rows
+    ]
     filled = [i for i in range(len(head)) if any(line[i] != DASH for line in lines)]
     return [head[i] for i in filled], [[line[i] for i in filled] for line in lines]
 
 
-def _cost(row: Row) -> list[str]:
-    pace = [DASH] * 4
-    if row.seconds and row.speedup:
-        pace = [seconds(row.seconds.denoiser), times(row.speedup.denoiser)]
-        pace += [seconds(row.seconds.end_to_end), times(row.speedup.end_to_end)]
-    return [
-        si(row.macs).strip(),
-        DASH if row.predicted is None else si(row.predicted).strip(),
-        f"{100 * row.share:.1f} %",
-        si(row.parameters).strip(),
-        *pace,
-        DASH if row.memory is None else f"{si(row.memory)}B",
-    ]
+def time(found: Comparison) -> Lines:
+    """Seconds of one clip and speed-ups; no more than names where nothing was timed."""
+    if found.timed_clips is None:
+        return ["row"], [[row.name] for row in found.rows]
+    lines = []
+    for row in found.rows:
+        assert row.seconds is not None
+        assert row.speedup is not None
+        inside = [seconds(row.seconds.denoiser), times(row.speedup.denoiser)]
+        lines.append([row.name, *inside, seconds(row.seconds.end_to_end), times(row.speedup.end_to_end)])
+    return ["row", "denoiser ↓", "speed-up ↑", "end to end ↓", "speed-up ↑"], lines
 
 
 def quality(found: Comparison) -> Lines:
@@ -75,8 +82,11 @@ def _label(found: Comparison, metric: str, name: str) -> str:
 
 def whole(found: Comparison) -> Lines:
     """One table of everything."""
-    (head, rows), (more, others) = cost(found), quality(found)
-    return [*head, *more[1:]], [row + other[1:] for row, other in zip(rows, others, strict=True)]
+    parts = [cost(found), time(found), quality(found)]
+    head = ["row", *(title for titles, _ in parts for title in titles[1:])]
+    return head, [
+        [row.name, *(cell for _, lines in parts for cell in lines[i][1:])] for i, row in enumerate(found.rows)
+    ]
 
 
 def what(found: Comparison) -> Lines:
@@ -128,8 +138,8 @@ def headline(found: Comparison) -> str:
 
 def render(found: Comparison) -> RenderableType:
     """The tables for a terminal."""
-    tables = [terminal_table(*what(found), left=["what it is"]), terminal_table(*cost(found))]
-    tables.append(terminal_table(*quality(found)))
+    parts = [what(found), cost(found), *([time(found)] if found.timed_clips else []), quality(found)]
+    tables = [terminal_table(*part, left=["what it is"]) for part in parts]
     return Group(Text(headline(found)), *tables, *(Text(f"· {note}", style="dim") for note in notes(found)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from f3core import compare_figure, compare_text
 from f3core.compare_rows import Comparison, Outcome, rows_of
@@ -84,11 +85,22 @@ def test_tables_tell_figures_apart_with_their_direction_and_interval() -> None:
 
 def test_costs_leave_out_what_was_not_measured() -> None:
     head, rows = compare_text.cost(comparison())
-    assert head[1:5] == ["MACs ↓", "predicted", "of unpruned", "parameters ↓"]
-    assert rows[0] == ["unpruned", "1.00 G", "–", "100.0 %", "1.00 M", "1.00 s", "1.00×", "1.00 s", "1.00×"]
-    assert rows[4][1:] == ["667 M", "90.0", "66.7 %", "1.00 M", "667 ms", "1.50×", "667 ms", "1.50×"]
+    assert head == ["row", "MACs ↓", "predicted", "of unpruned", "parameters ↓"]
+    assert rows[0] == ["unpruned", "1.00 G", "–", "100.0 %", "1.00 M"]
+    assert rows[4][1:] == ["667 M", "90.0", "66.7 %", "1.00 M"]
     assert rows[6][2] == "–"
-    assert compare_text.cost(comparison(timed=False))[0] == head[:5]
+    head, rows = compare_text.time(comparison())
+    assert head[1:] == ["denoiser ↓", "speed-up ↑", "end to end ↓", "speed-up ↑"]
+    assert rows[0][1:] == ["1.00 s", "1.00×", "1.00 s", "1.00×"]
+    assert rows[4][1:] == ["667 ms", "1.50×", "667 ms", "1.50×"]
+    untimed = comparison(timed=False)
+    assert "denoiser" not in compare_text.to_markdown(untimed).partition("Quality:")[0]
+    for found in (untimed, comparison()):
+        console = Console(file=io.StringIO(), width=80)
+        console.print(compare_text.render(found))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert ("speed-up" in shown) == (found.timed_clips is not None)
+        assert all(name in shown for name in NAMES)
 
 
 def test_a_note_says_what_the_mark_means() -> None:
