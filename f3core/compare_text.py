@@ -114,6 +114,11 @@ def notes(found: Comparison) -> Iterator[str]:
         "MACs: multiply-adds of one clip, denoisers only, counted operator by operator while it was made; predicted by "
         "the plan. Means over seeds."
     )
+    if any(row.predicted not in (None, row.macs) for row in found.rows):
+        yield (
+            "Counted and predicted MACs differ where a generation does otherwise than the single forwards that are "
+            "priced: it folds weights again as a range of pruned steps begins, or feeds tokens one by one from a cache."
+        )
     if found.calibrated != found.steps:
         yield f"Plans predict for the {found.calibrated} calibrated steps, so nothing is predicted for {found.steps}."
     by = "denoiser seconds" if found.timed_clips else "MACs"

@@ -22,10 +22,12 @@ def generation_macs(
 ) -> int:
     """MACs that the denoisers' forwards execute in one generation of one clip, guidance and all steps included.
 
-    The generation is run as it is, so the denoisers need their weights; what runs outside of them is not counted. A
-    model that goes token by token from a cache runs a little less than the whole forwards by which plans are priced:
-    it never feeds back its last tokens. Raises `CountingError` for an operator that is not free but has no formula, and
-    `ModelError` when no denoiser runs.
+    The generation is run as it is, so the denoisers need their weights; what runs outside of them is not counted.
+
+    Plans are priced by single forwards, of which a generation need not consist. One that goes token by token from a
+    cache runs a little less, since it never feeds back its last tokens. One pruned at some steps may run a little more,
+    since weights are folded again whenever these begin. Raises `CountingError` for an operator that is not free but has
+    no formula, and `ModelError` when no denoiser runs.
     """
     ledger, forwards = Ledger(()), 0
 

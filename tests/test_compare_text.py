@@ -107,6 +107,11 @@ def test_a_note_says_what_the_mark_means() -> None:
     assert "●: on the Pareto front of denoiser seconds and all, distance, by means." in compare_text.notes(comparison())
     assert "●: on the Pareto front of MACs and damage, by means." in compare_text.notes(comparison((), timed=False))
     assert any("one seed, so without" in note for note in compare_text.notes(comparison(seeds=(0,))))
+    differ = "Counted and predicted MACs differ"
+    assert any(note.startswith(differ) for note in compare_text.notes(comparison()))
+    alike = [row.model_copy(update={"predicted": row.predicted and row.macs}) for row in comparison().rows]
+    alike_only = comparison().model_copy(update={"rows": tuple(alike)})
+    assert not any(note.startswith(differ) for note in compare_text.notes(alike_only))
     other = comparison().model_copy(update={"calibrated": 3})
     assert any("the 3 calibrated steps" in note for note in compare_text.notes(other))
 
