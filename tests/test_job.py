@@ -250,16 +250,16 @@ assert not heavy, heavy
 COMPARE = """\
 compare:
   rows:
-    - {name: a, prune: {method: f4}, accelerate: [pab, {pub: {}}]}
+    - {name: a, prune: {method: f4}, accelerate: [qux, {quz: {}}]}
     - {name: b, prune: {removal: reduce}}
-    - {name: c, accelerate: pub}
+    - {name: c, accelerate: quz}
     - {name: d, prune: {budget: {speedup: 2}}}
 """
 
 
 def test_rows_of_a_comparison_are_looked_up_each_at_its_place(registry: Registry) -> None:
-    pab = Entry("pab", "nowhere:Pab")
-    registry.register(types.SimpleNamespace(f3core_accelerators=hookimpl(lambda: [pab])), "caches")
+    qux = Entry("qux", "nowhere:Qux")
+    registry.register(types.SimpleNamespace(f3core_accelerators=hookimpl(lambda: [qux])), "caches")
     text = SPEC.replace("metrics: []", "timing_pairs: 0") + COMPARE
     with pytest.raises(SpecError) as caught:
         resolve(parse_spec(text, "s.yaml"), registry)
@@ -268,9 +268,9 @@ def test_rows_of_a_comparison_are_looked_up_each_at_its_place(registry: Registry
         "s.yaml:16:25", "s.yaml:16:56", "s.yaml:17:25", "s.yaml:18:17", "s.yaml:19:25"
     ]  # fmt: skip
     assert "unknown method 'f4'" in told[0]
-    assert "unknown accelerator 'pub': did you mean 'pab'?" in told[1]
+    assert "unknown accelerator 'quz': did you mean 'qux'?" in told[1]
     assert "cannot lose TA by reduce" in told[2]
-    assert "unknown accelerator 'pub'" in told[3]
+    assert "unknown accelerator 'quz'" in told[3]
     assert "is timed; it needs evaluate.timing_pairs" in told[4]
 
 
