@@ -12,7 +12,7 @@ from f3core.adapter import Model
 from f3core.compare_rows import Comparison, Outcome, rows_of
 from f3core.compare_seed import Bench
 from f3core.engine import SPEC, command, silent
-from f3core.environment import library_versions, machine, now
+from f3core.environment import now
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.seeds import each_seed, seeded
@@ -45,11 +45,11 @@ def compare(
         parts = each_seed(jobs, work.scratch, listener, one)
         outcomes = tuple(Outcome.model_validate(found) for part in parts for found in part.pop("outcomes"))
         kept = [work.scratch / part.pop("folder") for part in parts]
+        versions = {name: version for part in parts for name, version in part.pop("versions").items()}
         telling, rows = rows_of(outcomes, parts[0]["higher_is_better"])
         found = Comparison(
             date=now(),
-            machine=machine(),
-            versions=library_versions(),
+            versions=versions,
             command=command("compare", file),
             spec=file.name,
             source=file.spec.model.source,

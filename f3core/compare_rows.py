@@ -95,7 +95,8 @@ class Row(_Frozen):
 class Comparison(_Frozen):
     """A whole comparison. ``rows``: the unpruned model, then the spec's, in its order; ``outcomes``: the same, seed by
     seed. ``clips`` of ``steps`` steps lie behind every figure; plans predict for ``calibrated`` steps; ``timed_clips``
-    were timed in one batch. ``telling``: of each metric, the figure that moves most over the rows."""
+    were timed in one batch. ``telling``: of each metric, the figure that moves most over the rows. ``machine`` is the
+    one that timed, ``versions`` are those that ran the rows."""
 
     version: int = 1
     date: str

@@ -20,6 +20,7 @@ from f3core.adapter import Model
 from f3core.capture import Inputs
 from f3core.compare_rows import Outcome, Pruning
 from f3core.engine import prune
+from f3core.environment import library_versions, machine
 from f3core.footprint import Memory, model_size, peak_memory
 from f3core.guidance import check_branch
 from f3core.identity import calibration_identity
@@ -89,6 +90,8 @@ class Bench:
             self.listener(task, place + 1, total)
         return {
             "folder": self.folder.name,
+            "machine": machine().model_dump(mode="json"),
+            "versions": library_versions(),
             "clips": len(self.trial.prompts),
             "steps": self.trial.steps,
             "higher_is_better": {metric.name: metric.higher_is_better for metric in self.trial.metrics},

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import functools
 import json
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from f3core import engine, seeds
+from f3core import compare_figure, engine, seeds
 from f3core.accelerator import Accelerator
 from f3core.compare import compare
 from f3core.compare_rows import Comparison, figure_of, pareto
@@ -247,6 +248,21 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_and_runs_no_finished_row_tw
     calls.clear()
     assert goes_on("between", lambda task, done: task.endswith("rows") and done > 0 and new(task, done)) == 6
     assert sorted(calls) == sorted(straight)  # down to the last generation
+
+
+def test_versions_are_those_that_ran_the_rows(
+    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    spec, draw = tiny_spec(EVALUATE), compare_figure.draw
+    monkeypatch.setattr(compare_figure, "draw", full)
+    with pytest.raises(OSError, match="no space"):
+        run(spec, ROWS[2], over="[0]")
+    monkeypatch.setattr(compare_figure, "draw", draw)
+    monkeypatch.delitem(sys.modules, "diffusers")  # as in a process that has no row left to run
+    assert "diffusers" in run(spec, ROWS[2], over="[0]", resume=True).versions
 
 
 def interrupted(spec: Path) -> None:
