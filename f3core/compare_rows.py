@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from f3core.environment import Machine
 from f3core.evaluate import PairedTiming
 from f3core.footprint import Memory
+from f3core.pace import Pace
 from f3core.sites import Removal
 from f3core.stats import Figure
-from f3core.sweep_rows import Pace
 
 DAMAGE = "damage"
 """What stands for quality where nothing is measured by a metric: mean squared error to the unpruned clips."""
@@ -25,8 +25,7 @@ class _Frozen(BaseModel):
 
 class Pruning(_Frozen):
     """What a plan did. ``criterion``: None for a method that ranks nothing; ``scope``: what went, in words; ``goal``:
-    what decided how much; ``removals``: pruned sites by what was done there; ``macs``: what it predicts of one
-    generation."""
+    what decided how much; ``removals``: pruned sites by what was done there."""
 
     method: str
     criterion: str | None
@@ -36,16 +35,15 @@ class Pruning(_Frozen):
     pruned: tuple[str, ...]
     units: int
     removals: dict[Removal, int]
-    macs: int
 
 
 class Outcome(_Frozen):
     """One row under one seed. The unpruned model has neither ``pruning`` nor ``accelerators``.
 
-    ``macs``: multiply-adds that the denoisers executed for one clip; ``predicted``: by the plan, where it is the plan
-    alone that saves, for as many steps. ``parameters`` of the denoisers. ``damage``: mean squared error to the unpruned
-    clips of the same noise. ``quality``: figures by metric. ``timing`` (interleaved runs of the unpruned model and this
-    row) and ``memory`` (of one generation of one clip) in the first seed only.
+    ``macs``: multiply-adds that the denoisers executed for one clip; ``predicted``: the share that the plan leaves,
+    where it is the plan alone that saves, for as many steps. ``parameters`` of the denoisers. ``damage``: mean squared
+    error to the unpruned clips of the same noise. ``quality``: figures by metric. ``timing`` (interleaved runs of the
+    unpruned model and this row) and ``memory`` (of one generation of one clip) in the first seed only.
     """
 
     seed: int
@@ -53,7 +51,7 @@ class Outcome(_Frozen):
     pruning: Pruning | None = None
     accelerators: tuple[str, ...] = ()
     macs: int
-    predicted: int | None = None
+    predicted: float | None = None
     parameters: int
     damage: float = 0.0
     quality: dict[str, dict[str, float]]
@@ -65,10 +63,11 @@ class Row(_Frozen):
     """One row over all seeds.
 
     MACs, parameters and the units ``pruned`` are means over seeds, whose plans may differ; ``share``: of the unpruned
-    model's MACs. ``seconds`` of one clip are the unpruned model's (median), divided by the row's ``speedup`` (median
-    over interleaved pairs), so that a slow spell of the machine does not count against one row. ``memory``: bytes that
-    one generation adds at its peak. Figures carry their 95 % interval over seeds. ``pareto``, by metric: no other row
-    is as fast and as good by the metric's telling figure, and better in one of the two.
+    model's MACs, counted, and as ``predicted``. ``seconds`` of one clip are the unpruned model's (median), divided by
+    the row's ``speedup`` (median over interleaved pairs), so that a slow spell of the machine does not count against
+    one row. ``memory``: bytes that one generation adds at its peak. Figures carry their 95 % interval over seeds.
+    ``pareto``, by metric: no other row is as fast and as good by the metric's telling figure, and better in one of the
+    two.
     """
 
     name: str
@@ -119,7 +118,7 @@ class Comparison(_Frozen):
 def rows_of(outcomes: Sequence[Outcome], higher_is_better: Mapping[str, bool]) -> tuple[dict[str, str], list[Row]]:
     """The telling figure of every metric, and one row a name, in the order of the outcomes; the first is unpruned."""
     first = outcomes[0].name
-    unpruned = _unpruned_pace([o.timing for o in outcomes if o.timing])
+    unpruned = Pace.unpruned([o.timing for o in outcomes if o.timing])
     before = {o.seed: o.macs for o in outcomes if o.name == first}
     rows = [
         _row([o for o in outcomes if o.name == name], before, unpruned)
@@ -153,28 +152,12 @@ def pareto(costs: Sequence[float], values: Sequence[float], higher_is_better: bo
     return [not math.isnan(value) and not beaten(cost, value) for cost, value in points]
 
 
-def _unpruned_pace(timings: Sequence[PairedTiming]) -> Pace | None:
-    """Seconds of one clip of the unpruned model: the median over its runs beside every row."""
-    if not timings:
-        return None
-    return Pace(
-        denoiser=statistics.median(s for t in timings for s in t.denoiser.before_runs) / timings[0].clips,
-        end_to_end=statistics.median(s for t in timings for s in t.end_to_end.before_runs) / timings[0].clips,
-    )
-
-
 def _row(mine: Sequence[Outcome], before: Mapping[int, int], unpruned: Pace | None) -> Row:
     first = mine[0]
     plain = first.pruning is None and not first.accelerators
     timing = next((o.timing for o in mine if o.timing), None)
-    speedup = Pace(denoiser=1, end_to_end=1) if unpruned and plain else None
-    if timing:
-        speedup = Pace(denoiser=timing.denoiser.speedup, end_to_end=timing.end_to_end.speedup)
-    seconds = None
-    if unpruned and speedup:
-        seconds = Pace(
-            denoiser=unpruned.denoiser / speedup.denoiser, end_to_end=unpruned.end_to_end / speedup.end_to_end
-        )
+    timed = unpruned is not None and (timing is not None or plain)
+    speedup = Pace.speedup(timing) if timed else None
     predicted = [o.predicted for o in mine if o.predicted is not None]
     return Row(
         name=first.name,
@@ -186,7 +169,7 @@ def _row(mine: Sequence[Outcome], before: Mapping[int, int], unpruned: Pace | No
         predicted=statistics.fmean(predicted) if predicted else None,
         share=statistics.fmean(o.macs / before[o.seed] if before[o.seed] else 1.0 for o in mine),
         parameters=statistics.fmean(o.parameters for o in mine),
-        seconds=seconds,
+        seconds=unpruned.over(speedup) if unpruned and speedup else None,
         speedup=speedup,
         memory=next((o.memory.added for o in mine if o.memory), None),
         quality={

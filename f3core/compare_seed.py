@@ -168,7 +168,7 @@ class Bench:
             pruning=_pruning(row.plan, row.ranked) if row.plan else None,
             accelerators=row.accelerators,
             macs=macs,
-            predicted=row.plan.macs_after if row.plan and foreseen else None,
+            predicted=row.plan.macs_share if row.plan and foreseen else None,
             parameters=model_size(adapter, row.pipeline),
             damage=evaluate.damage(reference, clips),
             quality=self.trial.quality(clips),
@@ -194,22 +194,8 @@ class Bench:
 
     def _timing(self, row: _Row) -> evaluate.PairedTiming | None:
         """Interleaved pairs of the unpruned model and the row; its accelerators work while it runs alone."""
-        if not self.evaluate.timing_pairs:
-            return None
-        task, total = f"Timing {row.name}", 2 * (self.evaluate.timing_pairs + 1)
-        self.listener(task, 0, total)
-        together = range(self.evaluate.timing_batch)
-        return evaluate.paired_timing(
-            self.model.adapter,
-            self.model.pipeline,
-            row.pipeline,
-            [self.trial.prompts[i % len(self.trial.prompts)] for i in together],
-            steps=self.trial.steps,
-            seeds=[self.trial.seeds[0] + i for i in together],
-            call=self.model.call,
-            pairs=self.evaluate.timing_pairs,
-            progress=lambda done, total: self.listener(task, done, total),
-            during=row.entered,
+        return self.trial.timing(
+            row.pipeline, lambda done, total: self.listener(f"Timing {row.name}", done, total), during=row.entered
         )
 
     def _memory(self, row: _Row) -> Memory:
@@ -259,7 +245,6 @@ def _pruning(plan: PruningPlan, ranked: bool) -> Pruning:
         pruned=tuple(unit.name for unit in plan.pruned),
         units=len(plan.units),
         removals=dict(Counter(plan.removals[site] for site in plan.gates())),
-        macs=plan.macs_after,
     )
 
 

@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from f3core.compare_rows import Comparison, Row
     from f3core.stats import Figure
 
+EQUAL = 1e-6
+"""Shares that are no further apart come from the same counts."""
 MARK = "●"
 """beside what is on the Pareto front"""
 
 
 def cost(found: Comparison) -> Lines:
     """Multiply-adds, parameters and memory of one clip. Columns that no row fills are left out."""
-    head = ["row", "MACs ↓", "predicted", "of unpruned", "parameters ↓", "memory ↓"]
+    head = ["row", "MACs ↓", "of unpruned", "predicted", "parameters ↓", "memory ↓"]
     lines = [
         [
             row.name,
             si(row.macs).strip(),
-            DASH if row.predicted is None else si(row.predicted).strip(),
             f"{100 * row.share:.1f} %",
+            DASH if row.predicted is None else f"{100 * row.predicted:.1f} %",
             si(row.parameters).strip(),
             DASH if row.memory is None else f"{si(row.memory)}B",
         ]
@@ -111,12 +113,12 @@ def notes(found: Comparison) -> Iterator[str]:
         if list(figures) != [metric]:
             yield f"{metric} gives {', '.join(figures)}."
     yield (
-        "MACs: multiply-adds of one clip, denoisers only, counted operator by operator while it was made; predicted by "
-        "the plan. Means over seeds."
+        "MACs: multiply-adds of one clip, denoisers only, counted operator by operator while it was made, and the "
+        "share that the plan predicted. Means over seeds."
     )
-    if any(row.predicted not in (None, row.macs) for row in found.rows):
+    if any(row.predicted is not None and abs(row.predicted - row.share) > EQUAL for row in found.rows):
         yield (
-            "Counted and predicted MACs differ where a generation does otherwise than the single forwards that are "
+            "Counted and predicted shares differ where a generation does otherwise than the single forwards that are "
             "priced: it folds weights again as a range of pruned steps begins, or feeds tokens one by one from a cache."
         )
     if found.calibrated != found.steps:
@@ -178,7 +180,7 @@ def to_csv(found: Comparison) -> str:
 
 def _numbers(found: Comparison, row: Row) -> Iterator[tuple[str, object]]:
     yield from (("row", row.name), ("what", row.what), ("units_pruned", row.pruned), ("units", row.units))
-    yield from (("macs", row.macs), ("macs_predicted", row.predicted), ("macs_share", row.share))
+    yield from (("macs", row.macs), ("macs_share", row.share), ("macs_share_predicted", row.predicted))
     yield "parameters", row.parameters
     for name, pace in (("seconds", row.seconds), ("speedup", row.speedup)):
         yield f"denoiser_{name}", pace.denoiser if pace else None

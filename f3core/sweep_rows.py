@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from f3core.environment import Machine
 from f3core.evaluate import PairedTiming
+from f3core.pace import Pace
 from f3core.sites import AttentionKind, GuidanceBranch, Removal
 from f3core.stats import Figure
 
@@ -38,13 +39,6 @@ class Outcome(_Frozen):
     damage: float = 0.0
     quality: dict[str, dict[str, float]]
     timing: PairedTiming | None = None
-
-
-class Pace(_Frozen):
-    """One number of the denoiser's forwards alone, and one of a whole generation."""
-
-    denoiser: float
-    end_to_end: float
 
 
 class Row(_Frozen):
@@ -100,19 +94,9 @@ class Sweep(_Frozen):
 
 def rows_of(outcomes: Sequence[Outcome]) -> Iterator[Row]:
     """One row a variant, in the order of the outcomes."""
-    unpruned = _unpruned_pace([o.timing for o in outcomes if o.timing])
+    unpruned = Pace.unpruned([o.timing for o in outcomes if o.timing])
     for target, ratio in dict.fromkeys((o.target, o.ratio) for o in outcomes):
         yield _row([o for o in outcomes if (o.target, o.ratio) == (target, ratio)], unpruned)
-
-
-def _unpruned_pace(timings: Sequence[PairedTiming]) -> Pace | None:
-    """Seconds of one clip of the unpruned model: the median over its runs beside every variant."""
-    if not timings:
-        return None
-    return Pace(
-        denoiser=statistics.median(s for t in timings for s in t.denoiser.before_runs) / timings[0].clips,
-        end_to_end=statistics.median(s for t in timings for s in t.end_to_end.before_runs) / timings[0].clips,
-    )
 
 
 def _row(mine: Sequence[Outcome], unpruned: Pace | None) -> Row:
@@ -121,14 +105,8 @@ def _row(mine: Sequence[Outcome], unpruned: Pace | None) -> Row:
         statistics.fmean(getattr(o, name) for o in mine) for name in ("macs_before", "macs_predicted", "macs_counted")
     )
     timing = next((o.timing for o in mine if o.timing), None)
-    speedup = Pace(denoiser=1, end_to_end=1) if unpruned and first.target is None else None
-    if timing:
-        speedup = Pace(denoiser=timing.denoiser.speedup, end_to_end=timing.end_to_end.speedup)
-    seconds = None
-    if unpruned and speedup:
-        seconds = Pace(
-            denoiser=unpruned.denoiser / speedup.denoiser, end_to_end=unpruned.end_to_end / speedup.end_to_end
-        )
+    timed = unpruned is not None and (timing is not None or first.target is None)
+    speedup = Pace.speedup(timing) if timed else None
     return Row(
         target=first.target,
         removal=" + ".join(dict.fromkeys(str(removal) for o in mine for removal in o.removals)),
@@ -144,7 +122,7 @@ def _row(mine: Sequence[Outcome], unpruned: Pace | None) -> Row:
             metric: {name: Figure.of(o.quality[metric][name] for o in mine) for name in figures}
             for metric, figures in first.quality.items()
         },
-        seconds=seconds,
+        seconds=unpruned.over(speedup) if unpruned and speedup else None,
         speedup=speedup,
         predicted_speedup=before / predicted if predicted else float("inf"),
     )

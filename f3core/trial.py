@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +72,14 @@ class Trial:
         compared = any(metric.reference is not Reference.NONE for metric in metrics)
         return evaluate.quality(metrics, clips, self.prompts, self.unpruned() if compared else None)
 
-    def timing(self, pruned: Any, progress: evaluate.Progress | None = None) -> evaluate.PairedTiming | None:
-        """Interleaved pairs of the model and a pruned pipeline, as the spec asks for; None when it asks for none."""
+    def timing(
+        self,
+        pruned: Any,
+        progress: evaluate.Progress | None = None,
+        during: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> evaluate.PairedTiming | None:
+        """Interleaved pairs of the model and a pruned pipeline, which runs in a context of its own (``during``), as the
+        spec asks for; None when it asks for none."""
         spec = self.job.file.spec.evaluate
         assert spec is not None
         if not spec.timing_pairs:
@@ -86,4 +94,5 @@ class Trial:
             call=self.model.call,
             pairs=spec.timing_pairs,
             progress=progress,
+            during=during,
         )

@@ -22,7 +22,7 @@ NAMES = ("unpruned", "F3, a quarter", "F3, half", "ToMe", "ToMeSD", "token pruni
 BETTER = {"judge": True, "distance": False, "likeness": True}
 PRUNING = {
     "method": "f3", "criterion": "aas", "scope": "TA", "axis": "layer", "goal": "ratio 0.5", "pruned": ["a", "b"],
-    "units": 4, "removals": {"self_only": 2}, "macs": 90,
+    "units": 4, "removals": {"self_only": 2},
 }  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def outcome(seed: int, place: int, metrics: tuple[str, ...], timed: bool) -> Out
         "quality": {metric: quality[metric] for metric in metrics},
         "pruning": PRUNING if place and NAMES[place] != "PAB" else None,
         "accelerators": ["pab (range: 2)"] if "PAB" in NAMES[place] else [],
-        "predicted": 90 if place and "PAB" not in NAMES[place] else None,
+        "predicted": 0.9 if place and "PAB" not in NAMES[place] else None,
     }  # fmt: skip
     made = Outcome.model_validate_json(json.dumps(fields))
     measured = timing(2.0, speed) if timed and place and seed == 0 else None
@@ -85,10 +85,10 @@ def test_tables_tell_figures_apart_with_their_direction_and_interval() -> None:
 
 def test_costs_leave_out_what_was_not_measured() -> None:
     head, rows = compare_text.cost(comparison())
-    assert head == ["row", "MACs ↓", "predicted", "of unpruned", "parameters ↓"]
-    assert rows[0] == ["unpruned", "1.00 G", "–", "100.0 %", "1.00 M"]
-    assert rows[4][1:] == ["667 M", "90.0", "66.7 %", "1.00 M"]
-    assert rows[6][2] == "–"
+    assert head == ["row", "MACs ↓", "of unpruned", "predicted", "parameters ↓"]
+    assert rows[0] == ["unpruned", "1.00 G", "100.0 %", "–", "1.00 M"]
+    assert rows[4][1:] == ["667 M", "66.7 %", "90.0 %", "1.00 M"]
+    assert rows[6][3] == "–"
     head, rows = compare_text.time(comparison())
     assert head[1:] == ["denoiser ↓", "speed-up ↑", "end to end ↓", "speed-up ↑"]
     assert rows[0][1:] == ["1.00 s", "1.00×", "1.00 s", "1.00×"]
@@ -107,9 +107,9 @@ def test_a_note_says_what_the_mark_means() -> None:
     assert "●: on the Pareto front of denoiser seconds and all, distance, by means." in compare_text.notes(comparison())
     assert "●: on the Pareto front of MACs and damage, by means." in compare_text.notes(comparison((), timed=False))
     assert any("one seed, so without" in note for note in compare_text.notes(comparison(seeds=(0,))))
-    differ = "Counted and predicted MACs differ"
+    differ = "Counted and predicted shares differ"
     assert any(note.startswith(differ) for note in compare_text.notes(comparison()))
-    alike = [row.model_copy(update={"predicted": row.predicted and row.macs}) for row in comparison().rows]
+    alike = [row.model_copy(update={"predicted": row.predicted and row.share}) for row in comparison().rows]
     alike_only = comparison().model_copy(update={"rows": tuple(alike)})
     assert not any(note.startswith(differ) for note in compare_text.notes(alike_only))
     other = comparison().model_copy(update={"calibrated": 3})
