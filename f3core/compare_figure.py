@@ -104,7 +104,8 @@ def _panel(axes: Axes, found: Comparison, metric: str, name: str) -> None:
         xs, ys = zip(*front, strict=True)
         axes.plot(xs, ys, "--", drawstyle="steps-post", linewidth=1.1, color=FRONT, label="Pareto front", zorder=2)
         axes.plot(xs, ys, linestyle="", marker="o", markersize=11, fillstyle="none", color=FRONT, zorder=2)
-    missing = [row.name for row in found.rows if row not in [one for one, _, _ in shown]]
+    placed = [row for row, _, _ in shown]
+    missing = [row.name for row in found.rows if row not in placed and metric in (DAMAGE, *row.quality)]
     if missing:
         text = f"no finite figure: {', '.join(missing)}"
         axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color=INK)

@@ -87,8 +87,10 @@ class Row(_Frozen):
     pareto: dict[str, bool] = Field(default_factory=dict)
 
     def figure(self, metric: str, name: str) -> Figure:
-        """A figure of a metric, or the damage."""
-        return self.damage if metric == DAMAGE else self.quality[metric][name]
+        """A figure of a metric, or the damage; no number where it was not measured."""
+        if metric == DAMAGE:
+            return self.damage
+        return self.quality[metric][name] if metric in self.quality else Figure(mean=math.nan, sd=0.0)
 
 
 class Comparison(_Frozen):
@@ -124,7 +126,7 @@ def rows_of(outcomes: Sequence[Outcome], higher_is_better: Mapping[str, bool]) -
         _row([o for o in outcomes if o.name == name], before, unpruned)
         for name in dict.fromkeys(o.name for o in outcomes)
     ]
-    telling = {metric: _moves_most(rows, metric) for metric in rows[0].quality} or {DAMAGE: DAMAGE}
+    telling = {metric: _moves_most(rows, metric) for metric in figures_of(rows)} or {DAMAGE: DAMAGE}
     timed = all(row.seconds for row in rows)
     costs = [row.seconds.denoiser if timed and row.seconds else row.macs for row in rows]
     fronts = {
@@ -136,6 +138,11 @@ def rows_of(outcomes: Sequence[Outcome], higher_is_better: Mapping[str, bool]) -
         for i, row in enumerate(rows)
     ]
     return telling, marked
+
+
+def figures_of(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Names of every metric's figures, metrics included that the unpruned model does not have: it is no other clip."""
+    return {metric: list(figures) for row in reversed(rows) for metric, figures in row.quality.items()}
 
 
 def pareto(costs: Sequence[float], values: Sequence[float], higher_is_better: bool) -> list[bool]:
@@ -203,7 +210,7 @@ def _moves_most(rows: Sequence[Row], metric: str) -> str:
     """The figure of a metric whose means differ most between rows."""
 
     def moved(name: str) -> float:
-        means = [mean for row in rows if math.isfinite(mean := row.quality[metric][name].mean)]
+        means = [mean for row in rows if math.isfinite(mean := row.figure(metric, name).mean)]
         return max(means) - min(means) if means else -math.inf
 
-    return max(rows[0].quality[metric], key=moved)
+    return max(figures_of(rows)[metric], key=moved)

@@ -27,6 +27,7 @@ from f3core.identity import calibration_identity
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.measured_budget import meet
+from f3core.metric import Metric, Reference
 from f3core.plan import PruningPlan
 from f3core.planning import chosen_removals, make_plan
 from f3core.scores import Scores
@@ -171,10 +172,14 @@ class Bench:
             predicted=row.plan.macs_share if row.plan and foreseen else None,
             parameters=model_size(adapter, row.pipeline),
             damage=evaluate.damage(reference, clips),
-            quality=self.trial.quality(clips),
+            quality=self.trial.quality(clips, self._telling_of(row)),
             timing=self._timing(row) if self.first and row.name != UNPRUNED else None,
             memory=self._memory(row) if self.first else None,
         )
+
+    def _telling_of(self, row: _Row) -> list[Metric]:
+        """The metrics that say something of a row: no clip is compared with itself."""
+        return [m for m in self.trial.metrics if row.name != UNPRUNED or m.reference is not Reference.CLIP]
 
     def _clips(self, name: str, pipeline: Any) -> torch.Tensor:
         task, total = f"Seed {self.seed}: {name}", len(self.trial.prompts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from f3core.compare_rows import DAMAGE
+from f3core.compare_rows import DAMAGE, figures_of
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, seconds, si, terminal_table, times
 
 if TYPE_CHECKING:
@@ -67,10 +67,12 @@ def quality(found: Comparison) -> Lines:
 
 
 def _figures(found: Comparison) -> list[tuple[str, str]]:
-    return [(metric, name) for metric, figures in found.rows[0].quality.items() for name in figures]
+    return [(metric, name) for metric, names in figures_of(found.rows).items() for name in names]
 
 
 def _cell(found: Comparison, row: Row, metric: str, name: str) -> str:
+    if metric not in (DAMAGE, *row.quality):
+        return DASH
     text = row.figure(metric, name).interval(".3g")
     on_front = row.pareto.get(metric, False) and found.telling[metric] == name
     return f"{text} {MARK}" if on_front else text
@@ -109,9 +111,9 @@ def notes(found: Comparison) -> Iterator[str]:
         f"Quality: {plural(found.clips, 'clip')} of {found.steps} steps, {over}; all rows of a seed meet the same "
         "prompts and noise. Damage is the mean squared error to the unpruned model's clips."
     )
-    for metric, figures in found.rows[0].quality.items():
-        if list(figures) != [metric]:
-            yield f"{metric} gives {', '.join(figures)}."
+    for metric, names in figures_of(found.rows).items():
+        if names != [metric]:
+            yield f"{metric} gives {', '.join(names)}."
     yield (
         "MACs: multiply-adds of one clip, denoisers only, counted operator by operator while it was made, and the "
         "share that the plan predicted. Means over seeds."
@@ -187,13 +189,14 @@ def _numbers(found: Comparison, row: Row) -> Iterator[tuple[str, object]]:
         yield f"end_to_end_{name}", pace.end_to_end if pace else None
     yield "memory_added", row.memory
     for metric, name in [*_figures(found), (DAMAGE, DAMAGE)]:
-        yield from _ends(name if metric == name else f"{metric}.{name}", row.figure(metric, name))
+        figure = row.figure(metric, name) if metric in (DAMAGE, *row.quality) else None
+        yield from _ends(name if metric == name else f"{metric}.{name}", figure)
     for metric in found.telling:
         yield f"pareto.{metric}", int(row.pareto[metric])
 
 
-def _ends(name: str, figure: Figure) -> Iterator[tuple[str, float | None]]:
-    half = figure.half_width
-    yield name, figure.mean
-    yield f"{name}_low", None if half is None else figure.mean - half
-    yield f"{name}_high", None if half is None else figure.mean + half
+def _ends(name: str, figure: Figure | None) -> Iterator[tuple[str, float | None]]:
+    half = figure.half_width if figure else None
+    yield name, figure.mean if figure else None
+    yield f"{name}_low", None if figure is None or half is None else figure.mean - half
+    yield f"{name}_high", None if figure is None or half is None else figure.mean + half

@@ -113,7 +113,7 @@ class ModelSpec(Section):
 class CalibrateSpec(Section):
     """On what attention is scored."""
 
-    prompts: str = Field(min_length=1, description="a prompt set of a plugin, or a .txt, .csv or .jsonl file of prompts")
+    prompts: str = Field(min_length=1, description="a prompt set of a plugin, or a .txt, .csv or .jsonl file")
     num_prompts: _Count = 16
     steps: _Count = Field(20, description="denoising steps of each calibration run")
     seed: _Seed = 0

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from f3core import compare_figure, engine, seeds
+from f3core import compare_figure, compare_text, engine, seeds
 from f3core.accelerator import Accelerator
 from f3core.compare import compare
 from f3core.compare_rows import Comparison, figure_of, pareto
@@ -130,7 +130,12 @@ def test_every_row_is_measured_beside_the_unpruned_model(tiny_spec: Write, tmp_p
     assert (half.what, skip.what) == ("f3 (aas) on TA, ratio 0.5, axis layer: self_only", "with skip")
     assert both.what.endswith("self_only; with skip (block: 1)")
     assert unpruned.damage.mean == 0 < quarter.damage.mean
-    assert unpruned.quality["likeness"]["likeness"].mean == float("inf")
+    assert list(unpruned.quality) == ["light"], "no clip is compared with itself"
+    assert list(half.quality) == ["light", "likeness"]
+    assert not unpruned.pareto["likeness"]
+    head, lines = compare_text.quality(found)
+    (column,) = [i for i, title in enumerate(head) if title.startswith("likeness")]
+    assert [line[column] == "–" for line in lines] == [True, False, False, False, False]
     assert 1 / half.quality["likeness"]["likeness"].mean == pytest.approx(half.damage.mean, rel=0.5)
     assert found.telling == {"light": "mean", "likeness": "likeness"}
     assert (found.timed_clips, found.calibrated, found.steps, found.clips) == (1, 2, 2, 2)
