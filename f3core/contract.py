@@ -19,7 +19,10 @@ from f3core.calls import SdpaCall
 from f3core.costs import Costs, Passes, unit_saving
 from f3core.explicit import Intercept, attention_weights, pairs
 from f3core.meta import again, share_copy
+from f3core.method import Method, PlanRequest
 from f3core.plan import PruningPlan, StepRange, Verdict, make_units
+from f3core.reducing import Reduction
+from f3core.reduction import Places, Reduced, Reducer
 from f3core.sites import (
     FORWARD,
     AttentionCall,
@@ -29,7 +32,7 @@ from f3core.sites import (
     PruningAxis,
     Removal,
 )
-from f3core.surgery import apply_plan_
+from f3core.surgery import apply_plan_, restrict_
 
 Change = tuple[AttentionKind, Removal]
 
@@ -165,6 +168,24 @@ def _zeros_instead(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
     return torch.zeros_like(out)
 
 
+class _AllOrNone(Method):
+    """Reduces keys to all or none of them, for which it need not choose."""
+
+    name = "contract"
+    removals: ClassVar[Mapping[AttentionKind, Removal]] = {AttentionKind.TEMPORAL: Removal.REDUCE}
+
+    def plan(self, request: PlanRequest) -> PruningPlan:
+        raise AssertionError("the contract makes its own plans")
+
+    def reducer(self, seed: int) -> Reducer:
+        return _Unasked()
+
+
+class _Unasked(Reducer):
+    def reduce(self, query: Tensor, key: Tensor, value: Tensor, places: Places, scale: float, keep: int) -> Reduced:
+        raise AssertionError("all keys or none are kept, so nothing is to be chosen")
+
+
 class ContractBase:
     """What an author fills in, and what the tests use.
 
@@ -219,6 +240,14 @@ class ContractBase:
         copied = share_copy(denoiser)
         with explained(f"surgery failed: {plan.target} by {next(iter(plan.removals.values()))}; see `restrict`"):
             apply_plan_(copied, plan, self.adapter, self.component)
+        return copied
+
+    def _reduced(self, denoiser: nn.Module, sites: Sequence[AttentionSite], keep: float) -> nn.Module:
+        """The denoiser with all keys of other frames at ``sites``, or (``keep`` 0) none."""
+        copied, always = share_copy(denoiser), dict.fromkeys(site.fqn for site in sites)
+        removals = dict.fromkeys(always, Removal.REDUCE)
+        reduction = Reduction(_AllOrNone(), keep)
+        restrict_(copied, self.adapter, sites, AttentionKind.TEMPORAL, removals, always, reduction=reduction)
         return copied
 
     def _run(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:

@@ -25,7 +25,9 @@ from f3core.flops import costs, count
 from f3core.measure import count_pruned
 from f3core.meta import meta_copy, on_meta
 from f3core.plan import make_units, select, split_steps
-from f3core.sites import PruningAxis, Removal
+from f3core.sites import AttentionKind, PruningAxis, Removal
+
+TEMPORAL = AttentionKind.TEMPORAL
 
 
 class AdapterContract(FactsContract):
@@ -65,6 +67,22 @@ class AdapterContract(FactsContract):
             )
             assert off <= bars[removal], f"{removal} of {target} is off by {off:.1e}: {likely}"
             assert same(self._run(denoiser, inputs), before), f"{removal} of {target} altered a copy's original"
+
+    def test_keys_of_other_frames_can_be_reduced(self) -> None:
+        """Token reduction that keeps all keys of other frames is the model; one that keeps none is self_only."""
+        denoiser = self._made()
+        inputs = self._inputs(denoiser)
+        able = [site for site in self._sites(denoiser) if site.can(TEMPORAL, Removal.REDUCE) and not site.rekeyed]
+        if not able:
+            return
+        whole, none = (self._run(self._reduced(denoiser, able, keep), inputs) for keep in (1.0, 0.0))
+        assert same(whole, self._run(denoiser, inputs)), "watching the attention calls of a site changes them"
+        own = example_plan(self.adapter.name, able, (TEMPORAL, Removal.SELF_ONLY))
+        off = distance(none, self._run(self._pruned(denoiser, own), inputs))
+        assert off <= EXACT[torch.float32], (
+            f"attention without keys of other frames is off self_only by {off:.1e}: segments() tells other frames than "
+            "restrict() keeps, or running_layout() is wrong"
+        )
 
     def test_every_listed_removal_works_alone_and_shows(self) -> None:
         denoiser = self._made()
