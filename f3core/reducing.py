@@ -195,9 +195,11 @@ class ReducedCalls:
         if left:
             if call.attn_mask is not None:
                 self._all_seen(part.take_mask(call.attn_mask, part.others))
-            if name not in self._held:
-                self._held[name] = self._reduced(call, query, part, left)
-            some = self._held[name]
+            some = self._held.get(name)
+            if some is None:
+                some = self._reduced(call, query, part, left)
+                if self.clock.layout is not None and self.clock.layout.unfinished:
+                    self._held[name] = some
             mask = _joined(mask, some.bias, query, key.shape[2], left)
             key, value = torch.cat([key, some.key], dim=2), torch.cat([value, some.value], dim=2)
         return sdpa(query, key, value, attn_mask=mask, dropout_p=call.dropout_p, scale=call.scale)

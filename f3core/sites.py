@@ -145,7 +145,8 @@ class Layout:
     """Token layout of one denoiser forward: ``frames`` latent frames of ``tokens`` visual tokens each, ``text``
     conditioning tokens, ``batch`` rows. ``before``: of the conditioning, what lies in one sequence with the frames and
     before them, while the rest lies behind. ``rows``: of the grid in which a frame's tokens lie, 0 where not known.
-    ``goes_on``: with the frame of the forward before, so that keys of other frames are what they were."""
+    ``goes_on``: with the frame of the forward before, so that keys of other frames are what they were. ``unfinished``:
+    the next forward may go on with the frame of this one."""
 
     batch: int
     frames: int
@@ -154,6 +155,7 @@ class Layout:
     before: int = field(default=0, kw_only=True)
     rows: int = field(default=0, kw_only=True)
     goes_on: bool = field(default=False, kw_only=True)
+    unfinished: bool = field(default=False, kw_only=True)
 
     @property
     def kind(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,34 @@ def test_what_goes_on_keeps_what_was_chosen() -> None:
     calls = calls_of(Segments(frames, frames), Layout(1, 4, 1), 0.5, reducer)
     tokens = torch.randn(1, 1, 4, 4)
     for goes_on, chosen in ((False, 1), (True, 1), (True, 1), (False, 2)):
-        calls.clock.layout = Layout(1, 4, 1, goes_on=goes_on)
+        calls.clock.layout = Layout(1, 4, 1, goes_on=goes_on, unfinished=True)
         with calls.begun():
             sdpa(tokens, tokens, tokens)
         assert reducer.calls == chosen
+
+
+class Noted(First):
+    """Knows what it made as long as somebody holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = weakref.WeakSet[Reduced]()
+
+    def reduce(self, *given: Any) -> Reduced:
+        found = super().reduce(*given)
+        self.made.add(found)
+        return found
+
+
+def test_keys_that_no_forward_goes_on_with_are_let_go() -> None:
+    """Of a large model, those of every layer together would not fit on the device."""
+    frames, tokens, reducer = torch.arange(4)[None], torch.randn(1, 1, 4, 4), Noted()
+    calls = calls_of(Segments(frames, frames), Layout(1, 4, 1), 0.5, reducer)
+    for unfinished in (False, True, False):
+        calls.clock.layout = Layout(1, 4, 1, unfinished=unfinished)
+        with calls.begun():
+            sdpa(tokens, tokens, tokens)
+        assert len(reducer.made) == unfinished
 
 
 def reduced(model: Any, keep: float) -> Any:

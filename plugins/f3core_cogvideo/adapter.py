@@ -145,7 +145,7 @@ class CogVideoAdapter(Adapter):
         """That of a piece of a frame too, with which a cached forward goes on; None where it holds several pieces."""
         cache, temporal = kwargs.get("cache"), kwargs.get("temporal", True)
         batch, length = argument(args, kwargs, "input_ids", 0).shape
-        sizes, piece = denoiser.config, None
+        sizes, piece, place = denoiser.config, None, 0
         frames = -(-(length - sizes.text) // sizes.tokens)
         cached, total = cache is not None and cache.length > 0, frames if cache is None else cache.total
         if cached:
@@ -156,8 +156,9 @@ class CogVideoAdapter(Adapter):
             piece = None if length == sizes.tokens else (place, length)
         else:
             numbers = tuple(range(frames)) if cache is None else cache.order[:frames]
-        goes_on = piece is not None and piece[0] > 0 and sizes.window == -1  # windows take turns among the keys
-        common = {"rows": sizes.side, "goes_on": goes_on, "piece": piece}
+        lasts = piece is not None and sizes.window == -1  # windows take turns among the keys
+        goes_on, unfinished = lasts and place > 0, lasts and place + length < sizes.tokens
+        common = {"rows": sizes.side, "goes_on": goes_on, "unfinished": unfinished, "piece": piece}
         found = CogVideoLayout(batch, total, sizes.tokens, sizes.text, numbers, cached, temporal, **common)
         return found if numbers else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,10 @@ def test_the_running_layout_tells_pieces_of_a_frame() -> None:
         return ADAPTER.running_layout(model, (torch.zeros(2, length, dtype=torch.long),), {"cache": held})
 
     assert running(14, 0) == CogVideoLayout(2, 5, 9, 5, (0,), rows=3)
-    assert running(1, 14) == CogVideoLayout(2, 5, 9, 5, (1,), cached=True, piece=(0, 1), rows=3)
-    assert running(2, 15) == CogVideoLayout(2, 5, 9, 5, (1,), cached=True, piece=(1, 2), goes_on=True, rows=3)
+    piece = functools.partial(CogVideoLayout, 2, 5, 9, 5, (1,), cached=True, rows=3)
+    assert running(1, 14) == piece(piece=(0, 1), unfinished=True)
+    assert running(2, 15) == piece(piece=(1, 2), goes_on=True, unfinished=True)
+    assert running(2, 21) == piece(piece=(7, 2), goes_on=True)
     assert running(9, 14) == CogVideoLayout(2, 5, 9, 5, (1,), cached=True, rows=3)
     assert running(9, 15) is None, "pieces of two frames"
 
