@@ -52,9 +52,14 @@ class FVD(Metric):
         ``seed``, from a random one on, as StyleGAN-V's protocol takes them.
 
         Raises `PluginError` that names what is registered for a network that is not, and for none; `OutputError` for a
-        folder without clips.
+        folder without clips; `ModelError` for a ``stride`` or ``seed`` without a folder.
         """
         self.folder: Clips | None = None
+        if reference is None and (stride != 1 or seed is not None):
+            raise ModelError(
+                "fvd: stride and seed say how option `reference`, a folder, is read; give it too, or leave them out: "
+                "`f3core evaluate` has --stride and --reference-seed of its own"
+            )
         if reference is not None:
             from f3core.clip_folder import clips_in
 
@@ -64,12 +69,13 @@ class FVD(Metric):
         self._read: dict[tuple[int, int, int], Moments] = {}
 
     def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
-        """``{"fvd": ...}``. Raises `ModelError` for fewer than two clips on a side, or features that are no numbers."""
+        """``{"fvd": ...}``. Raises `ModelError` for fewer than two clips on a side, clips that are not all of as many
+        frames, or features that are no numbers."""
         made, (frames, height, width) = self._moments(clips, "clips")
         if self.folder is not None:
             real = self._of_folder(self.folder, frames, (height, width))
         elif reference is not None:
-            real = self._moments(reference, "reference clips")[0]
+            real = self._moments(reference, "reference clips", frames)[0]
         else:
             raise ModelError("fvd compares clips with other clips; give a reference, or option `reference`: a folder")
         if min(made.count, real.count) < ENOUGH:
@@ -96,17 +102,24 @@ class FVD(Metric):
                 )
         return self._read[key]
 
-    def _moments(self, batches: Iterable[Batch], what: str) -> tuple[Moments, tuple[int, int, int]]:
-        """Moments of all clips, and frames, height and width of the first."""
+    def _moments(
+        self, batches: Iterable[Batch], what: str, frames: int | None = None
+    ) -> tuple[Moments, tuple[int, int, int]]:
+        """Moments of all clips, and frames, height and width of the first. All have ``frames``, or as many as it."""
         moments: Moments | None = None
         shape = (0, 0, 0)
         for batch in batches:
             if not len(batch.clips):
                 continue
-            seen = self.features(batch.clips)
+            seen, count = self.features(batch.clips), batch.clips.shape[1]
+            frames = count if frames is None else frames
+            if count != frames:
+                raise ModelError(
+                    f"fvd: {what} of {count} frames beside others of {frames}; only clips of as many compare, so "
+                    "take as many of all, such as the usual 16 (`f3core evaluate --frames 16`)"
+                )
             if moments is None:
-                frames, _, height, width = batch.clips.shape[1:]
-                moments, shape = Moments(seen.shape[1]), (frames, height, width)
+                moments, shape = Moments(seen.shape[1]), (count, *batch.clips.shape[3:])
             try:
                 moments.add(seen)
             except ValueError as error:

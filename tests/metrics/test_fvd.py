@@ -161,6 +161,9 @@ def test_says_what_networks_there_are() -> None:
         FVD({"i3d": {"path": "nowhere.pt"}})
     with pytest.raises(OutputError, match="nowhere: no such folder"):
         FVD("zoo:judge", reference="nowhere")
+    for unread in ({"stride": 2}, {"seed": 0}):
+        with pytest.raises(ModelError, match="give it too, or leave them out"):
+            FVD("zoo:judge", **unread)
 
 
 def test_needs_two_clips_a_side_that_the_network_knows(real: Tensor) -> None:
@@ -172,5 +175,9 @@ def test_needs_two_clips_a_side_that_the_network_knows(real: Tensor) -> None:
         FVD("zoo:judge").measure(batches(real[:5]))
     with pytest.raises(ModelError, match="NaN"):
         fvd(real[:5] * float("nan"), real[:5], MeanColour.name)
+    with pytest.raises(ModelError, match=r"reference clips of 9 frames beside others of 21; .* --frames 16"):
+        fvd(real[:5], real[:5, :9])
+    with pytest.raises(ModelError, match="fvd: clips of 9 frames beside others of 21"):
+        FVD("zoo:judge").measure([Batch(real[:5]), Batch(real[:5, :9])], batches(real[:5]))
     with pytest.raises(ModelError, match="judge of the digit world"):
         fvd(torch.zeros(2, 3, 3, 8, 8), real[:5])
