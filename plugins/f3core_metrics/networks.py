@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,13 @@ def load_checkpoint(model: Any, processor: Any, source: str, kind: str) -> tuple
         f"give option `model`: a folder that a {kind} checkpoint and its processor were saved to, or a hub id that is "
         "cached or can be downloaded"
     )
+    from safetensors import SafetensorError
+
     try:
-        network, loaded = model.from_pretrained(source, output_loading_info=True)
-        made = processor.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        with _silent() if Path(source).is_dir() else contextlib.nullcontext():  # downloads keep their bars
+            network, loaded = model.from_pretrained(source, output_loading_info=True)
+            made = processor.from_pretrained(source)
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(f"cannot load {source!r}: {reason.rstrip('.')}; {hint}") from error
     if missing := sorted(loaded["missing_keys"]):
@@ -52,6 +57,22 @@ def load_checkpoint(model: Any, processor: Any, source: str, kind: str) -> tuple
             f"{source!r} lacks {len(missing)} weights of {type(network).__name__}, {missing[0]} first; {hint}"
         )
     return network.float().eval().to(device()), made
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without transformers' bars and tables of weights: what is wrong with a checkpoint is an error of ours."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def check_clips(clips: Tensor, what: str) -> None:

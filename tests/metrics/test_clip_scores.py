@@ -123,12 +123,27 @@ def test_say_what_they_need(folders: dict[str, Path], clips: Tensor, tmp_path: P
             metric.measure([])
 
 
+def test_nothing_but_errors_is_said(folders: dict[str, Path], clips: Tensor, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    encoder.cache_clear()
+    capfd.readouterr()
+    ClipImage(str(folders["clip"])).measure(batches(clips))
+    assert "Loading" not in capfd.readouterr().err
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
 def test_say_which_checkpoints_they_take(clips: Tensor, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot load '.*nowhere'.*give option `model`: a folder that a CLIP"):
         ClipImage(str(tmp_path / "nowhere")).measure(batches(clips))
     blind = tiny_networks.video_mae(tmp_path / "mae")
     with pytest.raises(ModelError, match="VideoMAEModel; CLIP scores need a model of pictures and text"):
         ClipImage(str(blind)).measure(batches(clips))
+    cut = tiny_networks.clip(tmp_path / "cut")
+    (cut / "model.safetensors").write_bytes((cut / "model.safetensors").read_bytes()[:500])
+    with pytest.raises(ModelError, match=r"cannot load '.*cut': .*give option `model`"):
+        ClipImage(str(cut)).measure(batches(clips))
     mute = tiny_networks.clip(tmp_path / "mute")
     for file in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "processor_config.json"):
         (mute / file).unlink(missing_ok=True)
