@@ -140,7 +140,7 @@ class PruneSpec(Section):
     step_ranges: _Count | None = Field(
         None, description="step ranges of the timestep and cell axes: every step its own, or 4, when left out"
     )
-    seed: _Seed = Field(0, description="of criteria that draw at random")
+    seed: _Seed = Field(0, description="of criteria and methods that draw at random")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Prompts of published evaluations: the classes of UCF-101, the sequences of DAVIS, and full sentences."""
+"""Prompts of published evaluations: the classes of UCF-101, the sequences of DAVIS, and long sentences."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ def f3core_prompts() -> list[Entry]:
     return [
         Entry("ucf101", "f3core_prompts.prompt_sets:Ucf101", "the 101 classes of UCF-101, such as 'apply eye makeup'"),
         Entry("davis", "f3core_prompts.prompt_sets:Davis", "the 90 sequences of DAVIS 2017, such as 'bmx bumps'"),
-        Entry("longtext", "f3core_prompts.prompt_sets:LongText", "123 full sentences: scenes, motions and styles"),
+        Entry("longtext", "f3core_prompts.prompt_sets:LongText", "123 long sentences: scenes, motions and styles"),
     ]

@@ -37,7 +37,9 @@ class ToMeSDReducer(Reducer):
 class ToMeSDMerger(Merger):
     """Tokens of random places of a frame take up those that resemble them most, before a module and until behind it.
 
-    Destinations are drawn at the first call with a grid, as by `ToMeSDReducer`.
+    Two things differ from the published package. It draws destinations anew at each call; here they are drawn at the
+    first call with a grid, as by `ToMeSDReducer`, and stay in every layer and step. It compares tokens before the
+    block's norm; here they are compared as they come to the module, behind it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -48,8 +50,8 @@ class ToMeSDMerger(Merger):
         """Tokens that did not merge and behind them the destinations, drawn by `grid_splits`, as the mean of what they
         stand for; the way back copies each to all of that.
 
-        As in the published package, as long as its one pass will do (at most three quarters of the tokens go);
-        further passes are over the destinations. Metric: the tokens themselves, by cosine.
+        Of the same tokens and draws it makes what the published package does, as long as its one pass will do (at most
+        three quarters of the tokens go); further passes are over the destinations. Metric: the tokens, by cosine.
         """
         place = grid, tokens.device
         if place not in self._splits:

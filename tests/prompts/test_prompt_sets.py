@@ -75,7 +75,7 @@ def test_labels_are_the_captions_of_the_data_set(tmp_path: Path) -> None:
 def test_sentences_are_full_and_varied() -> None:
     found = listed("longtext")
     for text in found:
-        assert 12 <= len(text.split()) <= 40, text
+        assert 17 <= len(text.split()) <= 24, text
         assert text[0].isupper(), text
         assert text.endswith("."), text
         assert text.count(".") == 1, text
