@@ -14,7 +14,7 @@ from torch import nn
 
 from f3core.accelerator import Accelerator
 from f3core.attention import Bypass, ZeroBranch
-from f3core.errors import ModelError
+from f3core.errors import ModelError, PluginError
 from f3core_diffusers.accelerators_base import (
     FAILURES,
     checked,
@@ -170,6 +170,8 @@ class FasterCache(DiffusersCache):
 
     def __init__(self, *, attention_weight: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
+        if not isinstance(attention_weight, int | float):
+            raise PluginError(f"attention_weight of accelerator 'faster_cache' is no number: {attention_weight!r}")
         self.weight: Callable[[nn.Module], float] = lambda _: float(attention_weight)
 
     def check(self, pipeline: Any, denoiser: nn.Module) -> None:
@@ -242,7 +244,7 @@ class MagCache(ResidualCache):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         if not options.get("mag_ratios"):
-            raise TypeError(
+            raise PluginError(
                 "accelerator 'mag_cache' needs mag_ratios, a list of numbers that belong to a model; diffusers prints "
                 "them after a generation with MagCacheConfig(calibrate=True, num_inference_steps=...) enabled"
             )

@@ -16,7 +16,16 @@ from torch import nn
 
 from f3core.errors import ModelError
 
-FAILURES = (AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What libraries raise where a model does not bear what they do to it"""
 
 

@@ -31,7 +31,7 @@ class CacheDiT(Accelerator):
         self.calibrator = None
         if taylorseer_order is not None:
             calibrator = config_class(self.name, "cache_dit", "TaylorSeerCalibratorConfig", need)
-            self.calibrator = calibrator(taylorseer_order=taylorseer_order)
+            self.calibrator = calibrator(**checked(self.name, calibrator, {"taylorseer_order": taylorseer_order}))
 
     @contextlib.contextmanager
     def enabled(self, pipeline: Any, denoisers: Mapping[str, nn.Module], *, steps: int) -> Iterator[None]:

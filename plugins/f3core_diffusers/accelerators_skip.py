@@ -12,7 +12,7 @@ from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS
 from torch import nn
 
 from f3core.accelerator import Accelerator
-from f3core.errors import ModelError
+from f3core.errors import ModelError, PluginError
 from f3core_diffusers.accelerators_base import FAILURES, checked, each_generation, hooks_of, restored
 
 
@@ -26,10 +26,10 @@ class LayerSkip(Accelerator):
 
     name = "layer_skip"
 
-    def __init__(self, *, indices: list[int], **options: Any) -> None:
-        self.options = checked(self.name, LayerSkipConfig, {"indices": indices, **options}, frozenset({"dropout"}))
+    def __init__(self, *, indices: list[int] | None = None, **options: Any) -> None:
         if not indices:
-            raise TypeError("indices of accelerator 'layer_skip': at least one block to skip, not none")
+            raise PluginError("accelerator 'layer_skip' needs indices, a list of at least one block to skip")
+        self.options = checked(self.name, LayerSkipConfig, {"indices": indices, **options}, frozenset({"dropout"}))
 
     @contextlib.contextmanager
     def enabled(self, pipeline: Any, denoisers: Mapping[str, nn.Module], *, steps: int) -> Iterator[None]:

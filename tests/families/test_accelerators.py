@@ -321,11 +321,15 @@ def test_a_model_with_one_block_a_cache_that_is_on_and_attention_that_is_gone_ar
         ("pab", {"range": 2}, "'range'.*spatial_attention_block_skip_range"),
         ("pab", {"current_timestep_callback": None}, "has no option"),
         ("first_block_cache", {"threshold": "much"}, "threshold of accelerator 'first_block_cache'"),
+        ("faster_cache", {"attention_weight": "much"}, "is no number: 'much'"),
+        ("mag_cache", {}, "needs mag_ratios"),
         ("mag_cache", {"threshold": 0.1}, "needs mag_ratios"),
         ("taylorseer", {"taylor_factors_dtype": "float33"}, "taylor_factors_dtype"),
+        ("layer_skip", {}, "at least one block"),
         ("layer_skip", {"indices": []}, "at least one block"),
         ("layer_skip", {"indices": [0], "dropout": 0.5}, "has no option 'dropout'"),
         ("cache_dit", {"Fn": 1}, "'Fn'.*Fn_compute_blocks"),
+        ("cache_dit", {"taylorseer_order": "two"}, "taylorseer_order of accelerator 'cache_dit'"),
     ],
 )
 def test_options_are_those_of_the_library(name: str, options: dict[str, Any], said: str) -> None:
@@ -333,6 +337,16 @@ def test_options_are_those_of_the_library(name: str, options: dict[str, Any], sa
         pytest.importorskip("cache_dit")
     with pytest.raises(PluginError, match=said):
         installed().make("accelerator", name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("pab", {**ROWS["pab"], "spatial_attention_block_skip_range": 0}), ("taylorseer", {"cache_interval": 0})],
+)
+def test_options_that_fail_in_a_generation_are_named(name: str, options: dict[str, Any]) -> None:
+    made = tiny("tiny_wan_t2v")
+    with made.enabled(name, options), pytest.raises(ModelError, match=f"'{name}' on: ZeroDivisionError"):
+        made.clip()
 
 
 def test_without_cache_dit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
