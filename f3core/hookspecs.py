@@ -14,6 +14,7 @@ module should import nothing heavy.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,15 @@ class Entry:
 
     def load(self, **options: Any) -> Any:
         """Import the target and make one. Whatever its import raises goes through."""
+        return self._target()(**options)
+
+    def signature(self) -> inspect.Signature:
+        """The options that the target takes. Imports it."""
+        return inspect.signature(self._target())
+
+    def _target(self) -> Any:
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)(**options)
+        return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,15 @@ class Registry:
             plugin = self._entries[kind][name].plugin
             raise PluginError(f"{kind} {name!r} of plugin {plugin!r} cannot be imported: {error}") from error
         except TypeError as error:
-            if not options:
-                raise
-            raise PluginError(f"{kind} {name!r} does not take {dict(options)}: {error}") from error
+            takes, why = entry.signature(), str(error)
+            try:
+                takes.bind(**(options or {}))
+            except TypeError as wrong:
+                why = f"{wrong}; its options: {', '.join(takes.parameters) or '(none)'}"
+            else:
+                if not options:
+                    raise
+            raise PluginError(f"{kind} {name!r} does not take {dict(options or {})}: {why}") from error
 
     def denoiser_classes(self, source: str) -> Mapping[str, str] | None:
         """Denoiser classes of a model folder or hub id by component, or None if no plugin knows it."""

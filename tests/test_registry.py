@@ -171,6 +171,30 @@ def test_code_that_cannot_be_imported_names_its_plugin(target: str) -> None:
         registry.make("method", "lost")
 
 
+class Optioned:
+    def __init__(self, weight: float, *, size: int = 0) -> None:
+        self.sum = weight + size
+
+
+class Plain:
+    pass
+
+
+def test_wrong_options_are_told_what_there_are() -> None:
+    registry = Registry()
+    found = [Entry(kind.__name__, f"{__name__}:{kind.__name__}") for kind in (Optioned, Plain)]
+    registry.register(plugin(f3core_metrics=lambda: found), "theirs")
+    assert registry.make("metric", "Optioned", {"weight": 2, "size": 3}).sum == 5
+    for name, options, why in (
+        ("Optioned", {"weight": 1, "sise": 2}, r"unexpected keyword argument 'sise'; its options: weight, size$"),
+        ("Optioned", None, r"does not take {}: missing a required argument: 'weight'; its options: weight, size$"),
+        ("Optioned", {"weight": "1"}, r"can only concatenate str"),
+        ("Plain", {"size": 2}, r"unexpected keyword argument 'size'; its options: \(none\)$"),
+    ):
+        with pytest.raises(PluginError, match=why):
+            registry.make("metric", name, options)
+
+
 def test_the_first_plugin_that_knows_a_folder_answers(registry: Registry, tmp_path: Path) -> None:
     def knows(source: str) -> Mapping[str, str] | None:
         return {"net": "Mine"} if source == str(tmp_path) else None
