@@ -50,7 +50,8 @@ class Method(ABC):
     name: ClassVar[str]
     removals: ClassVar[Mapping[AttentionKind, Removal]] = {}
     """What its plans do, per kind, where that is a removal of the method's own (`Removal.own`) instead of one that
-    sites list. Such a method ranks nothing, so nothing is scored for it."""
+    sites list. Such a method ranks nothing, so nothing is scored for it, and it does the same in every forward: a spec
+    may ask for a ratio and the layer axis alone."""
 
     @abstractmethod
     def plan(self, request: PlanRequest) -> PruningPlan:

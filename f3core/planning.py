@@ -78,7 +78,8 @@ def must_rank(job: Job) -> None:
 
 
 def _own_removals(job: Job, method: Method, sites: Iterable[AttentionSite]) -> dict[str, Removal]:
-    """What a method with removals of its own does at each site that can bear it."""
+    """What a method with removals of its own does at each site that can bear it: the same in every forward, as it ranks
+    nothing. Raises `SpecError` where the spec asks for something else."""
     spec = job.file.spec.prune
     removal = method.removals.get(spec.target)
     if removal is None:
@@ -87,6 +88,13 @@ def _own_removals(job: Job, method: Method, sites: Iterable[AttentionSite]) -> d
     if spec.removal not in (None, removal):
         message = f"method {spec.method!r} has a way of its own, {removal}; leave the removal out"
         raise job.file.error(("prune", "removal"), message)
+    for key, asked, message in (
+        ("budget", spec.budget is not None, "ranks nothing, so it cannot meet a budget; give prune.ratio instead"),
+        ("axis", spec.axis not in (None, PruningAxis.LAYER), "works at every step; set prune.axis to layer"),
+        ("branch", spec.branch is not GuidanceBranch.BOTH, "works in both branches of guidance; leave the branch out"),
+    ):
+        if asked:
+            raise job.file.error(("prune", key), f"method {spec.method!r} {message}")
     chosen = {site.fqn: removal for site in sites if site.can(spec.target, removal)}
     if not chosen:
         raise job.file.error(("prune", "method"), f"no site of this model bears {removal} of {spec.target}")

@@ -312,6 +312,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
         run(spec, ROWS[0], "{name: none, accelerate: unbearable}")
     with pytest.raises(SpecError, match=r"--set compare=.*unknown accelerator 'skib': did you mean 'skip'"):
         run(spec, "{name: none, accelerate: skib}")
+    with pytest.raises(SpecError, match="method 'tome' works at every step"):
+        run(spec, ROWS[0], "{name: none, prune: {method: tome, axis: cell}}")
     text = spec.read_text() + "compare:\n  rows:\n    - {name: none, prune: {branch: unconditional}}\n"
     spec.write_text(text.replace("model: {", "model: {call: {guidance_scale: 1.0}, "))
     with pytest.raises(SpecError, match=r"spec.yaml:9:28: generation is unguided"):
