@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,7 +43,7 @@ class CacheDiT(Accelerator):
         if any(getattr(denoiser, "is_cache_enabled", False) for denoiser in denoisers.values()):
             raise ModelError(f"{models} has a cache on already; call its disable_cache() first")
         # Its own changes to the pipeline's class then end with the class that `each_generation` gives this pipeline.
-        with restored(denoisers), each_generation(pipeline, self.name, lambda: None):
+        with _told_aside(), restored(denoisers), each_generation(pipeline, self.name, lambda: None):
             config = self.config_class(**copy.deepcopy(self.options))
             try:
                 try:
@@ -56,6 +58,22 @@ class CacheDiT(Accelerator):
             finally:
                 for name in ("_context_manager", "_context_kwargs"):
                     vars(pipeline).pop(name, None)
+
+
+@contextlib.contextmanager
+def _told_aside() -> Iterator[None]:
+    """cache-dit reports each step of its own on standard output, where results go: warnings alone, on standard error."""
+    streaming = [h for h in logging.getLogger("CACHE_DIT").handlers if type(h) is logging.StreamHandler]
+    usual = [(handler, handler.level, handler.stream) for handler in streaming]
+    for handler, level, _ in usual:
+        handler.setLevel(max(level, logging.WARNING))
+        handler.stream = sys.stderr
+    try:
+        yield
+    finally:
+        for handler, level, stream in usual:
+            handler.setLevel(level)
+            handler.stream = stream
 
 
 @contextlib.contextmanager

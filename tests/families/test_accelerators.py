@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -157,6 +159,20 @@ def test_where_it_may_reuse_nothing_the_clip_is_the_plain_one(name: str) -> None
     before = made.clip()
     with made.enabled(name, IDLE[name]):
         assert torch.equal(made.clip(), before)
+
+
+def test_cache_dit_leaves_standard_output_to_results() -> None:
+    pytest.importorskip("cache_dit")
+    made, said = tiny("tiny_wan_t2v"), io.StringIO()
+    (handler,) = logging.getLogger("CACHE_DIT").handlers
+    before = handler.setStream(said)  # type: ignore[attr-defined]
+    try:
+        with made.enabled("cache_dit", IDLE["cache_dit"]):
+            assert handler.level == logging.WARNING
+        assert said.getvalue() == ""
+        assert handler.stream is said  # type: ignore[attr-defined]
+    finally:
+        handler.setStream(before)  # type: ignore[attr-defined]
 
 
 def test_a_pruned_model_is_to_cache_dit_what_it_was() -> None:
