@@ -62,7 +62,7 @@ class CacheDiT(Accelerator):
 
 @contextlib.contextmanager
 def _told_aside() -> Iterator[None]:
-    """cache-dit reports each step of its own on standard output, where results go: warnings alone, on standard error."""
+    """cache-dit reports on standard output, where results go: its warnings alone are let through, on standard error."""
     streaming = [h for h in logging.getLogger("CACHE_DIT").handlers if type(h) is logging.StreamHandler]
     usual = [(handler, handler.level, handler.stream) for handler in streaming]
     for handler, level, _ in usual:
