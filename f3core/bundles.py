@@ -84,14 +84,14 @@ class Bundles:
         else:
             out[self.rows[:, None], self.queries] = made
 
-    def take_mask(self, mask: Tensor, index: Tensor) -> Tensor:
+    def take_mask(self, mask: Tensor, index: Tensor, batch: int) -> Tensor:
         """Of a mask that broadcasts to [B, H, Lq, Lk], what it says of the keys at ``index`` [G, k]: [N, ..., k]."""
         mask = mask[(None,) * (4 - mask.ndim)]
         asking = self.queries if mask.shape[2] > 1 else self.queries.new_zeros(len(index), 1)
         asking, asked = asking[:, :, None], index[:, None]
         if self.rows is None:
             picked = mask[:, :, asking, asked].movedim(2, 1)
-            return picked.expand(-1, len(index), *picked.shape[2:]).flatten(0, 1)
+            return picked.expand(batch, *picked.shape[1:]).flatten(0, 1)
         rows = self.rows if mask.shape[0] > 1 else self.rows.new_zeros(len(index))
         return mask[rows[:, None, None], :, asking, asked].movedim(3, 1)
 

@@ -190,11 +190,11 @@ class ReducedCalls:
         """[N, H, q, D], for N = B·G, clip by clip, or for the G where each has a row of its own."""
         query = part.take(call.query, part.queries)
         key, value = (part.take(x, part.stay) for x in (call.key, call.value))
-        mask = None if call.attn_mask is None else part.take_mask(call.attn_mask, part.stay)
+        mask = None if call.attn_mask is None else part.take_mask(call.attn_mask, part.stay, len(call.query))
         left = self._left(part)
         if left:
             if call.attn_mask is not None:
-                self._all_seen(part.take_mask(call.attn_mask, part.others))
+                self._all_seen(part.take_mask(call.attn_mask, part.others, len(call.query)))
             some = self._held.get(name)
             if some is None:
                 some = self._reduced(call, query, part, left)

@@ -96,6 +96,8 @@ def drawn_calls(draw: st.DrawFn) -> tuple[Layout, Segments, SdpaCall, float, flo
     if text and draw(st.booleans()):  # padding
         mask = torch.ones(rows, 1, 1, k.shape[2], dtype=torch.bool)
         mask[:, :, :, 0] = False
+        if draw(st.booleans()):  # shared by all rows
+            mask = mask[:1]
         if draw(st.booleans()):
             mask = mask.expand(-1, 1, q.shape[2], -1)
         if draw(st.booleans()):
