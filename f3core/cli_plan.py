@@ -77,10 +77,14 @@ def _plan(
             ("prune", "budget"), f"the plan of a measured budget ({budget}) is found, and written, by apply"
         )
     made = _plans(file, ratios or [None], scores)
-    offered = damage_curve.Curve(made[0][0], plan_front(made[0][0], installed()))
+    first, offered = made[0][0], None
+    if first.ranked:
+        offered = damage_curve.Curve(first, plan_front(first, installed()))
+    elif curve is not None:
+        raise file.error(("prune", "method"), f"method {first.method!r} ranks nothing, so there is no curve to draw")
     if output is not None:
-        made[0][0].save(output)
-    if curve is not None:
+        first.save(output)
+    if curve is not None and offered is not None:
         damage_curve.draw(offered, [each for each, _ in made], curve)
     show(quiet, as_json, lambda: tables.plans_data(made, offered), lambda: tables.plans_table(made, offered))
 

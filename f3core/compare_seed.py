@@ -53,7 +53,6 @@ class _Row:
     name: str
     pipeline: Any
     plan: PruningPlan | None
-    ranked: bool
     accelerators: tuple[str, ...]
     entered: Entered
 
@@ -116,9 +115,9 @@ class Bench:
 
     def _row(self, place: int) -> _Row:
         if not place:
-            return _Row(UNPRUNED, self.model.pipeline, None, False, (), self._entered((), self.model.pipeline))
+            return _Row(UNPRUNED, self.model.pipeline, None, (), self._entered((), self.model.pipeline))
         row = self.section.rows[place - 1]
-        pipeline, plan, ranked = self.model.pipeline, None, False
+        pipeline, plan = self.model.pipeline, None
         if row.prune is not None:
             job = self._job(place - 1)
             ranked = not self.job.registry.make("method", row.prune.method).removals
@@ -127,7 +126,7 @@ class Bench:
                 plan, _ = meet(job, self.model, plan, prune, self.listener)
             pipeline = prune(self.model, plan)
         names = tuple(map(_in_words, row.accelerate))
-        return _Row(row.name, pipeline, plan, ranked, names, self._entered(row.accelerate, pipeline))
+        return _Row(row.name, pipeline, plan, names, self._entered(row.accelerate, pipeline))
 
     def _entered(self, chosen: Sequence[Choice], pipeline: Any) -> Entered:
         made = [self.job.registry.make("accelerator", choice.name, choice.options) for choice in chosen]
@@ -166,7 +165,7 @@ class Bench:
         return Outcome(
             seed=self.seed,
             name=row.name,
-            pruning=_pruning(row.plan, row.ranked) if row.plan else None,
+            pruning=_pruning(row.plan) if row.plan else None,
             accelerators=row.accelerators,
             macs=macs,
             predicted=row.plan.macs_share if row.plan and foreseen else None,
@@ -240,10 +239,10 @@ def needed_scores(job: Job) -> str:
     return f"{prune.target}-impact-{prune.removal or 'usual'}-{prune.step_ranges or 'usual'}"
 
 
-def _pruning(plan: PruningPlan, ranked: bool) -> Pruning:
+def _pruning(plan: PruningPlan) -> Pruning:
     return Pruning(
         method=plan.method,
-        criterion=plan.criterion if ranked else None,
+        criterion=plan.criterion if plan.ranked else None,
         scope=plan.scope,
         axis=str(plan.axis),
         goal=plan.goal,

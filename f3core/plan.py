@@ -118,6 +118,11 @@ class PruningPlan(_Frozen):
         return self.macs_after / self.macs_before if self.macs_before else 1.0
 
     @property
+    def ranked(self) -> bool:
+        """Whether the criterion chose among the units; no method does that whose removals are its own."""
+        return not any(removal.own for removal in self.removals.values())
+
+    @property
     def goal(self) -> str:
         """What decided how many units go, in words."""
         return f"ratio {self.ratio:g}" if self.budget is None else f"budget {self.budget}"

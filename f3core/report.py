@@ -108,6 +108,11 @@ class PlanSummary(_Frozen):
         return scope(self.target, self.branch)
 
     @property
+    def ranked(self) -> bool:
+        """Whether the criterion chose among the units (`PruningPlan.ranked`)."""
+        return not any(removal.own for removal in self.sites)
+
+    @property
     def pruned(self) -> int:
         """How many units go."""
         return sum(unit.pruned for unit in self.units)

@@ -167,7 +167,7 @@ def headline(report: Report) -> str:
     how = " + ".join(f"{removal} at {n} site{'s' * (n != 1)}" for removal, n in plan.sites.items()) or "nothing removed"
     return (
         f"{plan.scope} pruned in {plan.pruned} of {len(plan.units)} {what} ({plan.goal}): {how}; "
-        f"chosen by method {plan.method}, criterion {plan.criterion}."
+        f"chosen by method {plan.method}{f', criterion {plan.criterion}' if plan.ranked else ''}."
     )
 
 
@@ -279,7 +279,8 @@ def _units(report: Report) -> str:
         (unit.name, f"{unit.score:.4g}", f"**{plan.target} pruned**" if unit.pruned else "kept", f"{unit.macs_saved:,}")
         for unit in plan.units
     ]
-    text = markdown_table(("unit", f"score ({plan.criterion})", "verdict", "MACs saved a clip, if pruned"), rows)
+    by = f"score ({plan.criterion})" if plan.ranked else "score"
+    text = markdown_table(("unit", by, "verdict", "MACs saved a clip, if pruned"), rows)
     if len(rows) > LONG_TABLE:
         text = f"<details><summary>All {len(rows)} units</summary>\n\n{text}\n\n</details>"
     if len(plan.step_ranges) > 1:

@@ -45,7 +45,7 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
         raise file.error(("prune", "budget"), "a sweep goes over ratios; give sweep.ratios, or --ratios")
     ratios = [ratio for ratio in section.ratios or (file.spec.prune.ratio,) if ratio]
     jobs = {seed: seeded(file, seed, output) for seed in section.seeds}
-    first = jobs[section.seeds[0]]
+    first, method = jobs[section.seeds[0]], file.spec.prune.method
     identity = {"run": "sweep", "spec": file.spec.model_dump(mode="json", exclude={"output"})}
     with workspace(first.output, identity, resume=resume) as work:
 
@@ -62,8 +62,8 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
             command=command("sweep", file),
             spec=file.name,
             source=file.spec.model.source,
-            method=file.spec.prune.method,
-            criterion=file.spec.prune.criterion,
+            method=method,
+            criterion=None if first.registry.make("method", method).removals else file.spec.prune.criterion,
             branch=file.spec.prune.branch,
             removal=file.spec.prune.removal,
             seeds=section.seeds,
@@ -72,8 +72,8 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
             outcomes=outcomes,
             **parts[0],
         )
-        (work.folder / "scores").mkdir()
         for scores in sorted(work.scratch.glob("*.safetensors")):
+            (work.folder / "scores").mkdir(exist_ok=True)
             shutil.copy(scores, work.folder / "scores" / scores.name)
         (work.folder / SPEC).write_text(file.text, encoding="utf-8")
         curves.draw(found, work.folder / "curve.png")
@@ -166,7 +166,8 @@ def _scored(job: Job, model: Model, inputs: Any, scratch: Path, name: str, liste
     """Scores that outlive an interruption."""
     file = scratch / f"{name}.safetensors"
     scores = scored(job, model, inputs, listener, folder=scratch / f"scored-{name}")
-    scores.save(file)
+    if scores.prompts:
+        scores.save(file)
     return scores
 
 

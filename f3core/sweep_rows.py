@@ -69,7 +69,7 @@ class Row(_Frozen):
 class Sweep(_Frozen):
     """A whole sweep. ``rows``: the unpruned model, then every ratio of every target; ``outcomes``: the same, seed by
     seed. ``clips`` of ``steps`` steps lie behind every figure; ``timed_clips`` were timed in one batch. ``removal`` is
-    what the spec asks for; rows say what was done."""
+    what the spec asks for; rows say what was done. ``criterion``: None for a method that ranks nothing."""
 
     version: int = 1
     date: str
@@ -79,7 +79,7 @@ class Sweep(_Frozen):
     spec: str
     source: str
     method: str
-    criterion: str
+    criterion: str | None
     axis: str
     branch: GuidanceBranch = GuidanceBranch.BOTH
     removal: Removal | None

@@ -74,7 +74,7 @@ def headline(sweep: Sweep) -> str:
     ratios = list(dict.fromkeys(f"{row.ratio:g}" for row in sweep.rows if row.target))
     return (
         f"{' and '.join(targets) or 'nothing'} pruned on axis {sweep.axis} at {plural(len(ratios), 'ratio')}; units "
-        f"chosen by method {sweep.method}, criterion {sweep.criterion}."
+        f"chosen by method {sweep.method}{f', criterion {sweep.criterion}' if sweep.criterion else ''}."
     )
 
 

@@ -15,25 +15,27 @@ from f3core.damage_curve import Curve
 from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.report import MacsChange
-from f3core.report_text import si
+from f3core.report_text import DASH, si
 from f3core.sites import KINDS, AttentionSite
 
 
 def plan_table(plan: PruningPlan) -> RenderableType:
     """Every unit with its score and verdict, and what the plan saves."""
-    table = Table(title=f"{plan.method}: {plan.scope} by {plan.criterion}, axis {plan.axis}, {plan.goal}")
+    by = f" by {plan.criterion}" if plan.ranked else ""
+    table = Table(title=f"{plan.method}: {plan.scope}{by}, axis {plan.axis}, {plan.goal}")
     table.add_column("unit", overflow="fold")
-    table.add_column(plan.criterion, justify="right")
+    table.add_column(plan.criterion if plan.ranked else "score", justify="right")
     table.add_column("verdict")
     table.add_column("MACs saved", justify="right")
     for unit in plan.units:
         verdict = Text("prune", "bold red") if unit.pruned else Text("keep", "dim")
         ranges = "" if len(unit.ranges) != 1 or len(plan.step_ranges) == 1 else f"  {plan.step_ranges[unit.ranges[0]]}"
         saved = si(unit.macs_saved) if unit.pruned else f"({si(unit.macs_saved)})"
-        table.add_row(unit.name + ranges, f"{unit.score:.6g}", verdict, saved)
+        table.add_row(unit.name + ranges, f"{unit.score:.6g}" if plan.ranked else DASH, verdict, saved)
+    change = f"{plan.macs_share - 1:+.1%}".replace("-", "−")  # choosing what goes may cost more than it saves
     total = Text(
         f"{len(plan.pruned)} of {len(plan.units)} units go; denoiser MACs of one clip "
-        f"{si(plan.macs_before)} → {si(plan.macs_after)} (−{1 - plan.macs_share:.1%}), predicted"
+        f"{si(plan.macs_before)} → {si(plan.macs_after)} ({change}), predicted"
     )
     return Group(table, total, *_guessed(plan))
 
@@ -50,21 +52,24 @@ def _guessed(plan: PruningPlan) -> list[Text]:
     return [Text(f"Whether this meets the budget ({plan.budget}) {guess}", "yellow")]
 
 
-def plans_data(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve) -> Any:
-    """A plan and its curve as JSON, or several plans, each with its MACs of one clip where they were counted."""
+def plans_data(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve | None) -> Any:
+    """A plan and its curve (None: it ranks nothing) as JSON, or several plans, each with MACs of one clip where they
+    were counted."""
     found = [
         plan.model_dump(mode="json") | ({"macs": macs.model_dump(mode="json")} if macs else {}) for plan, macs in plans
     ]
-    return found[0] | {"curve": damage_curve.data(curve)} if len(found) == 1 else found
+    return found[0] | ({"curve": damage_curve.data(curve)} if curve else {}) if len(found) == 1 else found
 
 
-def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve) -> RenderableType:
+def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: Curve | None) -> RenderableType:
     """A plan unit by unit with its curve; or several, a row each. MACs of one clip by kind, where they were counted."""
     first, macs = plans[0]
+    drawn = [damage_curve.render(curve)] if curve else []
     if len(plans) == 1 and macs is None:
-        return Group(plan_table(first), damage_curve.render(curve))
+        return Group(plan_table(first), *drawn)
     removals = " and ".join(sorted({str(removal) for removal in first.removals.values()}))
-    table = Table(title=f"{first.method}: {first.scope} by {removals}, {first.criterion}, axis {first.axis}")
+    by = f"{removals}, {first.criterion}" if first.ranked else removals
+    table = Table(title=f"{first.method}: {first.scope} by {by}, axis {first.axis}")
     for head in ("ratio", "units", "MACs of a clip", "saved", *(f"{kind} maps" for kind in KINDS if macs)):
         table.add_column(head, justify="right")
     kinds = [si(macs.before.kinds[kind]) for kind in KINDS] if macs else []
@@ -77,7 +82,7 @@ def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: C
             f"{1 - plan.macs_share:.1%}",
             *(si(counted.counted.kinds[kind]) for kind in KINDS if counted),
         )
-    return Group(plan_table(first), table, damage_curve.render(curve)) if len(plans) == 1 else table
+    return Group(plan_table(first), table, *drawn) if len(plans) == 1 else table
 
 
 def sites_data(sites: Sequence[AttentionSite]) -> list[dict[str, Any]]:

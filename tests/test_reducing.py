@@ -326,3 +326,16 @@ def test_studies_of_rankings_refuse_methods_that_rank_nothing(
         code, _, told = f3core_cli(*command)
         assert code == 2
         assert "ranks nothing" in told
+
+
+def test_a_plan_that_ranks_nothing_names_no_criterion_and_draws_no_curve(
+    tiny_spec: Callable[..., Path], f3core_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    spec = tiny_spec(method="tome", ratio=0.5)
+    code, out, _ = f3core_cli("plan", spec)
+    assert code == 0
+    assert "tome: TA by reduce, axis layer" in out
+    assert not any(word in out for word in ("aas", "damage"))
+    assert "curve" not in json.loads(f3core_cli("plan", spec, "--json")[1])
+    code, _, told = f3core_cli("plan", spec, "--curve", tmp_path / "c.png")
+    assert (code, "no curve" in told) == (2, True)
