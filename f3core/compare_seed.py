@@ -21,6 +21,7 @@ from f3core.capture import Inputs
 from f3core.compare_rows import Outcome, Pruning
 from f3core.engine import prune
 from f3core.environment import library_versions, machine
+from f3core.errors import PlanError
 from f3core.footprint import Memory, model_size, peak_memory
 from f3core.guidance import check_branch
 from f3core.identity import calibration_identity
@@ -59,7 +60,7 @@ class _Row:
 
 class Bench:
     """All rows under one seed. What is finished lies in a folder of its own, named after what it was made with, so that
-    nothing made with another model or other prompts is taken up."""
+    nothing made with another model or other prompts, or timed on another machine, is taken up."""
 
     def __init__(self, job: Job, model: Model, seed: int, scratch: Path, listener: Listener, *, first: bool) -> None:
         assert job.file.spec.compare is not None
@@ -70,7 +71,9 @@ class Bench:
         self.trial = Trial.of(job, model)
         calibrate = job.file.spec.calibrate
         prompts = [*job.prompts(calibrate.num_prompts, calibrate.seed), *self.trial.prompts]
-        self.folder = scratch / f"seed-{seed}-{_digest(calibration_identity(job, model, prompts))}"
+        where = machine().model_dump(mode="json", exclude={"memory"})
+        identity = {**calibration_identity(job, model, prompts), "machine": where}
+        self.folder = scratch / f"seed-{seed}-{_digest(identity)}"
         self.folder.mkdir(exist_ok=True)
 
     def run(self) -> dict[str, Any]:
@@ -121,9 +124,12 @@ class Bench:
         if row.prune is not None:
             job = self._job(place - 1)
             ranked = not self.job.registry.make("method", row.prune.method).removals
-            plan = make_plan(job, self._scores(job, ranked))
-            if plan.budget is not None and plan.budget.measured:
-                plan, _ = meet(job, self.model, plan, prune, self.listener)
+            try:
+                plan = make_plan(job, self._scores(job, ranked))
+                if plan.budget is not None and plan.budget.measured:
+                    plan, _ = meet(job, self.model, plan, prune, self.listener)
+            except PlanError as error:
+                raise PlanError(f"row {row.name!r} of seed {self.seed}: {error}") from error
             pipeline = prune(self.model, plan)
         names = tuple(map(_in_words, row.accelerate))
         return _Row(row.name, pipeline, plan, names, self._entered(row.accelerate, pipeline))

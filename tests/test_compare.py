@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from f3core import compare_figure, compare_text, engine, seeds
+from f3core import compare_figure, compare_seed, compare_text, engine, seeds
 from f3core.accelerator import Accelerator
 from f3core.compare import compare
 from f3core.compare_rows import Comparison, figure_of, pareto
 from f3core.compare_seed import needed_scores
-from f3core.errors import ModelError, OutputError, SpecError
+from f3core.errors import ModelError, OutputError, PlanError, SpecError
 from f3core.evaluate import damage, generate, noise_seeds, paired_timing
 from f3core.hookspecs import Entry, hookimpl
 from f3core.job import resolve
@@ -295,6 +295,21 @@ def test_rows_of_other_prompts_are_not_taken_up(tiny_spec: Write, tmp_path: Path
     assert told(run(spec, ROWS[2], over="[0]", resume=True)) == told(other)
 
 
+def test_rows_timed_on_another_machine_are_run_again(
+    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec(EVALUATE)
+    interrupted(spec)
+    calls = generated(monkeypatch)
+    run(spec, ROWS[2], over="[0]", output=tmp_path / "other")
+    whole = calls.copy()
+    calls.clear()
+    here = compare_seed.machine()
+    monkeypatch.setattr(compare_seed, "machine", lambda: here.model_copy(update={"cores": here.cores + 1}))
+    assert run(spec, ROWS[2], over="[0]", resume=True).machine.cores == here.cores + 1
+    assert calls == whole
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +335,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
         compare(load_spec(spec))
     assert not calls
     assert not list(tmp_path.glob("run*"))
+
+
+def test_a_budget_out_of_reach_names_its_row(tiny_spec: Write) -> None:
+    with pytest.raises(PlanError, match=r"row 'too much' of seed 3: the budget .* cannot be met"):
+        run(tiny_spec(EVALUATE), "{name: too much, prune: {budget: {macs: 0.01}}}", over="[3]")
 
 
 def test_scores_are_shared_by_what_needs_the_same(tiny_spec: Write) -> None:
