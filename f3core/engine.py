@@ -33,6 +33,7 @@ from f3core.sites import AttentionSite
 from f3core.sketch import check_unpruned, sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
 from f3core.surgery import apply_plan_
+from f3core.trial import metrics_of
 from f3core.workspace import workspace
 
 SCORES, PLAN, SPEC = "scores.safetensors", "plan.json", "spec.yaml"
@@ -79,6 +80,7 @@ def apply(
     """
     file = as_file(spec, overrides)
     job = resolve(file, registry or installed(), output=output, given_model=pipeline is not None)
+    metrics_of(job)  # one that does not take its options is refused before anything is scored
     with workspace(job.output, {"run": "apply"}, resume=resume) as work:
         model = load(job, pipeline, listener)
         inputs = inputs_of(job, model)

@@ -99,8 +99,12 @@ def resolve(
     if entry is not None and entry.removals is not None:
         for i, kind in enumerate((spec.sweep and spec.sweep.targets) or ()):
             attempt(_check_target, file, ("sweep", "targets", i), entry.name, entry.removals, kind)
-    for i, metric in enumerate(spec.evaluate.metrics if spec.evaluate else ()):
-        check(("evaluate", "metrics", i), "metric", metric.name)
+    metrics = [metric.name for metric in spec.evaluate.metrics] if spec.evaluate else []
+    for i, name in enumerate(metrics):
+        check(("evaluate", "metrics", i), "metric", name)
+        if name in metrics[:i]:
+            twice = f"metric {name!r} is asked for twice; its figures go by its name, so give it once"
+            problems.extend(file.error(("evaluate", "metrics", i), twice).problems)
     target = Path(output if output is not None else spec.output)
     if check_output and target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} is there already and is not overwritten; give another output, or remove it"

@@ -130,7 +130,7 @@ class Registry:
         except (ImportError, AttributeError) as error:
             plugin = self._entries[kind][name].plugin
             raise PluginError(f"{kind} {name!r} of plugin {plugin!r} cannot be imported: {error}") from error
-        except TypeError as error:
+        except (LookupError, TypeError, ValueError) as error:
             takes, why = entry.signature(), str(error)
             try:
                 takes.bind(**(options or {}))

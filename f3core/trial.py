@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 
+def metrics_of(job: Job) -> list[Metric]:
+    """The metrics that a job asks for. Raises `PluginError` for one that does not take its options."""
+    asked = job.file.spec.evaluate.metrics if job.file.spec.evaluate else ()
+    return [job.registry.make("metric", metric.name, metric.options) for metric in asked]
+
+
 @dataclass(frozen=True)
 class Trial:
     """The same prompts and noise for every pipeline that is compared: those of a job's evaluate section."""
@@ -42,7 +48,7 @@ class Trial:
             prompts,
             evaluate.noise_seeds(spec.seed, len(prompts)),
             spec.steps or job.file.spec.calibrate.steps,
-            [job.registry.make("metric", metric.name, metric.options) for metric in spec.metrics],
+            metrics_of(job),
         )
 
     def clips(self, pipeline: Any, progress: evaluate.Progress | None = None) -> torch.Tensor:

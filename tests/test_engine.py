@@ -14,7 +14,7 @@ from tiny_wan import CALL, pipeline
 
 import f3core
 from f3core import engine
-from f3core.errors import F3Error, ModelError, OutputError, ScoresError, SpecError
+from f3core.errors import F3Error, ModelError, OutputError, PluginError, ScoresError, SpecError
 from f3core.report import load as load_report
 from f3core.scores import Scores
 
@@ -226,6 +226,14 @@ def test_what_cannot_work_is_said(tiny_spec: Write, tmp_path: Path) -> None:
         f3core.apply(tiny_spec(removal="mask"), output=tmp_path / "d", pipeline=pipeline())
     assert issubclass(ModelError, F3Error)
     assert not list(tmp_path.glob("[bcd]*"))
+
+
+def test_options_of_metrics_are_refused_before_the_model_is_loaded(
+    tiny_spec: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "load", None)
+    with pytest.raises(PluginError, match=r"metric 'clip_image' does not take \{'pears': 'all'\}"):
+        f3core.apply(tiny_spec("{num_clips: 2, metrics: [{clip_image: {pears: all}}]}"))
 
 
 def test_an_unreachable_hub_id_is_said(tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

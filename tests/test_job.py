@@ -118,6 +118,12 @@ def test_what_nobody_registered_is_refused_at_its_line(
     assert says in problem
 
 
+def test_a_metric_is_asked_for_once(registry: Registry) -> None:
+    registry.register(types.SimpleNamespace(f3core_metrics=hookimpl(lambda: [Entry("m", "x:Y")])), "m")
+    (problem,) = refusal(registry, "metrics: []", "metrics: [m, {m: {a: 1}}]")
+    assert problem.startswith("s.yaml:12:16: metric 'm' is asked for twice")
+
+
 def test_every_problem_is_listed(registry: Registry) -> None:
     text = SPEC.replace("f3", "f4").replace("aas", "ass").replace("prompts.txt", "none.txt").replace("[]", "[a, b]")
     with pytest.raises(SpecError) as caught:

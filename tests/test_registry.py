@@ -174,6 +174,8 @@ def test_code_that_cannot_be_imported_names_its_plugin(target: str) -> None:
 class Optioned:
     def __init__(self, weight: float, *, size: int = 0) -> None:
         self.sum = weight + size
+        if weight < 0:
+            raise ValueError("no weight is negative")
 
 
 class Plain:
@@ -189,6 +191,7 @@ def test_wrong_options_are_told_what_there_are() -> None:
         ("Optioned", {"weight": 1, "sise": 2}, r"unexpected keyword argument 'sise'; its options: weight, size$"),
         ("Optioned", None, r"does not take {}: missing a required argument: 'weight'; its options: weight, size$"),
         ("Optioned", {"weight": "1"}, r"can only concatenate str"),
+        ("Optioned", {"weight": -1}, r"does not take {'weight': -1}: no weight is negative"),
         ("Plain", {"size": 2}, r"unexpected keyword argument 'size'; its options: \(none\)$"),
     ):
         with pytest.raises(PluginError, match=why):

@@ -131,7 +131,7 @@ class FVD(Metric):
 
 def _network(features: str | Mapping[str, Mapping[str, Any] | None] | None) -> Features:
     registry = installed()
-    if features is not None and not isinstance(features, str) and len(features) == 1:
+    if isinstance(features, Mapping) and len(features) == 1:
         [(name, options)] = features.items()
         network: Features = registry.make("feature network", name, options)
         return network
