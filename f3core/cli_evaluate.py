@@ -62,10 +62,9 @@ def evaluate(
     )
     with listening(quiet or as_json) as listener:
         found = folder_quality.evaluate(folder, metrics, reference=reference, sampling=sampling, listener=listener)
-    if output is not None:
-        found.save(output)
     show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: folder_quality.render(found))
-    if output is not None:
+    if output is not None:  # what took long to measure is shown even where it cannot be written
+        found.save(output)
         say(quiet or as_json, f"written to {output}")
 
 
