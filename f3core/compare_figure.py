@@ -108,7 +108,8 @@ def _panel(axes: Axes, found: Comparison, metric: str, name: str) -> None:
     missing = [row.name for row in found.rows if row not in placed and metric in (DAMAGE, *row.quality)]
     if missing:
         text = f"no finite figure: {', '.join(missing)}"
-        axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color=INK)
+        corner = axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color=INK)
+        corner.set_parse_math(False)
     costs = [x for _, x, _ in shown]
     timed = found.timed_clips is not None
     if costs and min(costs) > 0 and max(costs) > LOGARITHMIC * min(costs):
@@ -150,6 +151,7 @@ def _label(axes: Axes, canvas: FigureCanvasAgg, found: Comparison, metric: str, 
             va="center",
             fontsize=8,
             color=INK,
+            parse_math=False,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
             zorder=5,
         )

@@ -226,9 +226,9 @@ def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Ite
     """A table whose first column, and those named in ``left``, stand to the left."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for i, title in enumerate(head):
-        table.add_column(title, justify="left" if not i or title in left else "right", overflow="fold")
+        table.add_column(Text(title), justify="left" if not i or title in left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names may hold what rich takes for markup
     return table
 
 

@@ -127,6 +127,17 @@ def test_markdown_holds_one_table_of_everything() -> None:
     assert "| F3 + PAB | f3 (aas) on TA, ratio 0.5, axis layer: self_only; with pab (range: 2) | 2 of 4 |" in text
 
 
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    odd = [r"$\frac$ [bold]a[/red]", r"[/] \alpha $_^", "a|b"]
+    rows = [row.model_copy(update={"name": name}) for row, name in zip(comparison(rows=3).rows, odd, strict=True)]
+    found = comparison(rows=3).model_copy(update={"rows": tuple(rows)})
+    console = Console(file=io.StringIO(), width=200)
+    console.print(compare_text.render(found))
+    assert all(name in console.file.getvalue() for name in odd)  # type: ignore[attr-defined]
+    assert r"a\|b" in compare_text.to_markdown(found)
+    compare_figure.draw(found, tmp_path / "c.png")
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     st.sets(st.sampled_from(sorted(BETTER))).map(lambda some: tuple(sorted(some))),
