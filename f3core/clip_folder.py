@@ -234,7 +234,8 @@ def _found(folder: Path) -> list[ClipFile]:
     root = _root(folder)
     files = list[ClipFile]()
     for place, below, names in os.walk(root, followlinks=True):
-        below[:] = [name for name in below if not name.startswith(".")]
+        inside = Path(place).resolve()  # of which a link to a folder around it would go in circles
+        below[:] = [n for n in below if n[0] != "." and not inside.is_relative_to(Path(place, n).resolve())]
         here = [Path(place, name) for name in names if not name.startswith(".")]
         videos = [path for path in here if path.suffix.lower() in SUFFIXES]
         files += [ClipFile(path, path.relative_to(root).with_suffix("").as_posix()) for path in videos]

@@ -105,6 +105,13 @@ def test_videos_are_found_below_and_sorted(tmp_path: Path) -> None:
     assert [batch.prompts for batch in found] == [None]
 
 
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    counting(tmp_path, "set/x/a", "elsewhere/b")
+    (tmp_path / "set" / "x" / "up").symlink_to("..")
+    (tmp_path / "set" / "other").symlink_to(tmp_path / "elsewhere")
+    assert [file.name for file in clips_in(tmp_path / "set").files] == ["other/b", "x/a"]
+
+
 def test_a_caption_beside_beats_the_list_and_that_the_class(tmp_path: Path) -> None:
     counting(tmp_path, "PlayDog/one", "PlayDog/two", "dogs/one", "dogs/3")
     assert set(captions(clips_in(tmp_path)).values()) == {"play dog", "dogs"}
