@@ -119,7 +119,7 @@ class ReducedCalls:
     _made: list[_Made] = field(default_factory=list)
     _known: OrderedDict[Any, tuple[Bundles, ...]] = field(default_factory=OrderedDict)
     _indices: int = 0
-    _held: dict[tuple[int, int, int], Reduced] = field(default_factory=dict)
+    _held: dict[tuple[int, ...], Reduced] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ReducedCalls:
         """For a copy of the model, which has a clock of its own; nothing of what ran is copied."""
@@ -195,11 +195,12 @@ class ReducedCalls:
         if left:
             if call.attn_mask is not None:
                 self._all_seen(part.take_mask(call.attn_mask, part.others, len(call.query)))
-            some = self._held.get(name)
+            known = (*name, call.key.data_ptr())  # two sequences that take turns lie in two places
+            some = self._held.get(known)
             if some is None:
                 some = self._reduced(call, query, part, left)
                 if self.clock.layout is not None and self.clock.layout.unfinished:
-                    self._held[name] = some
+                    self._held[known] = some
             mask = _joined(mask, some.bias, query, key.shape[2], left)
             key, value = torch.cat([key, some.key], dim=2), torch.cat([value, some.value], dim=2)
         return sdpa(query, key, value, attn_mask=mask, dropout_p=call.dropout_p, scale=call.scale)

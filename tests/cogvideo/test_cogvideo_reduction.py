@@ -74,6 +74,20 @@ def test_stage_2_without_other_frames_is_self_only(window: int) -> None:
     assert torch.isfinite(half).all()
 
 
+def test_two_sequences_may_take_turns() -> None:
+    model = reduced("tome", 0.5)
+    parts = [slice(0, 14), *(slice(i, i + 1) for i in range(14, 32))]
+    both = [(tiny_cogvideo.sequence(model), KVCache(model.config)) for _ in range(2)]
+    made: list[list[torch.Tensor]] = [[], []]
+    with torch.no_grad():
+        for part in parts:
+            for i, (inputs, cache) in enumerate(both):
+                ids, positions = (inputs[name][:, part] for name in ("input_ids", "position_ids"))
+                made[i].append(model(ids, positions, inputs["text_mask"], cache=cache))
+        for i, (inputs, _) in enumerate(both):
+            torch.testing.assert_close(torch.cat(made[i], dim=1), model(**inputs)[:, :32], atol=1e-4, rtol=1e-4)
+
+
 def test_a_piece_over_two_frames_is_refused() -> None:
     model = reduced("tome", 0.5)
     inputs, cache = tiny_cogvideo.sequence(model), KVCache(model.config)
