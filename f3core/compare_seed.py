@@ -21,7 +21,7 @@ from f3core.capture import Inputs
 from f3core.compare_rows import Outcome, Pruning
 from f3core.engine import prune
 from f3core.environment import library_versions, machine
-from f3core.errors import PlanError
+from f3core.errors import F3Error, PlanError
 from f3core.footprint import Memory, model_size, peak_memory
 from f3core.guidance import check_branch
 from f3core.identity import calibration_identity
@@ -113,7 +113,11 @@ class Bench:
             job = self._job(index)
             chosen_removals(job, self.model.sites)
             check_branch(job, self.model.adapter, self.model.pipeline)
-        with self._entered(row.accelerate, self.model.pipeline)():
+        try:
+            entered = self._entered(row.accelerate, self.model.pipeline)
+        except F3Error as error:
+            raise self.job.file.error(("compare", "rows", index, "accelerate"), str(error)) from error
+        with entered():
             pass
 
     def _row(self, place: int) -> _Row:

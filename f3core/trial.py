@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from f3core import evaluate
 from f3core.adapter import Model
+from f3core.errors import F3Error
 from f3core.job import Job
 from f3core.metric import Metric, Reference
 
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
 
 
 def metrics_of(job: Job) -> list[Metric]:
-    """The metrics that a job asks for. Raises `PluginError` for one that does not take its options."""
-    asked = job.file.spec.evaluate.metrics if job.file.spec.evaluate else ()
-    return [job.registry.make("metric", metric.name, metric.options) for metric in asked]
+    """The metrics that a job asks for. Raises `SpecError` for one that does not take its options."""
+    made = list[Metric]()
+    for i, metric in enumerate(job.file.spec.evaluate.metrics if job.file.spec.evaluate else ()):
+        try:
+            made.append(job.registry.make("metric", metric.name, metric.options))
+        except F3Error as error:
+            raise job.file.error(("evaluate", "metrics", i), str(error)) from error
+    return made
 
 
 @dataclass(frozen=True)

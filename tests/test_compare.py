@@ -327,6 +327,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
         run(spec, ROWS[0], "{name: none, accelerate: unbearable}")
     with pytest.raises(SpecError, match=r"--set compare=.*unknown accelerator 'skib': did you mean 'skip'"):
         run(spec, "{name: none, accelerate: skib}")
+    with pytest.raises(SpecError, match=r"--set compare=.*accelerator 'skip' does not take {'blok': 1}"):
+        run(spec, "{name: none, accelerate: {skip: {blok: 1}}}")
     with pytest.raises(SpecError, match="method 'tome' works at every step"):
         run(spec, ROWS[0], "{name: none, prune: {method: tome, axis: cell}}")
     text = spec.read_text() + "compare:\n  rows:\n    - {name: none, prune: {branch: unconditional}}\n"

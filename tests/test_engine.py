@@ -14,7 +14,7 @@ from tiny_wan import CALL, pipeline
 
 import f3core
 from f3core import engine
-from f3core.errors import F3Error, ModelError, OutputError, PluginError, ScoresError, SpecError
+from f3core.errors import F3Error, ModelError, OutputError, ScoresError, SpecError
 from f3core.report import load as load_report
 from f3core.scores import Scores
 
@@ -232,7 +232,7 @@ def test_options_of_metrics_are_refused_before_the_model_is_loaded(
     tiny_spec: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "load", None)
-    with pytest.raises(PluginError, match=r"metric 'clip_image' does not take \{'pears': 'all'\}"):
+    with pytest.raises(SpecError, match=r"spec\.yaml:5:36: metric 'clip_image' does not take \{'pears': 'all'\}"):
         f3core.apply(tiny_spec("{num_clips: 2, metrics: [{clip_image: {pears: all}}]}"))
 
 
