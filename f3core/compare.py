@@ -10,7 +10,7 @@ from typing import Any
 from f3core import compare_figure, compare_text
 from f3core.adapter import Model
 from f3core.compare_rows import Comparison, Outcome, rows_of
-from f3core.compare_seed import Bench
+from f3core.compare_seed import Bench, digest
 from f3core.engine import SPEC, command, silent
 from f3core.environment import now
 from f3core.job import Job
@@ -27,8 +27,8 @@ def compare(
     scores that were used to the output folder.
 
     All rows of a seed meet the same prompts and noise. Every finished row is kept, so that an interrupted comparison
-    goes on with ``resume``. Raises `SpecError` when there is nothing to compare or to measure with, or a row asks for
-    what the model cannot lose, and `ModelError` where an accelerator does not bear the model.
+    goes on with ``resume``, with other rows too. Raises `SpecError` when there is nothing to compare or to measure
+    with, or a row asks for what the model cannot lose, and `ModelError` where an accelerator does not bear the model.
     """
     section = file.spec.compare
     if section is None:
@@ -36,13 +36,14 @@ def compare(
     if file.spec.evaluate is None:
         raise file.error(("evaluate",), "a comparison measures quality; it needs an evaluate section")
     jobs = {seed: seeded(file, seed, output) for seed in section.seeds}
-    identity = {"run": "compare", "spec": file.spec.model_dump(mode="json", exclude={"output"})}
+    spec = file.spec.model_dump(mode="json", exclude={"output": True, "compare": {"rows"}})
+    identity = {"run": "compare", "spec": spec}
     with workspace(jobs[section.seeds[0]].output, identity, resume=resume) as work:
 
         def one(job: Job, model: Model, seed: int) -> dict[str, Any]:
             return Bench(job, model, seed, work.scratch, listener, first=seed == section.seeds[0]).run()
 
-        parts = each_seed(jobs, work.scratch, listener, one)
+        parts = each_seed(jobs, work.scratch / f"seeds-{digest(section.rows)}", listener, one)
         outcomes = tuple(Outcome.model_validate(found) for part in parts for found in part.pop("outcomes"))
         kept = [work.scratch / part.pop("folder") for part in parts]
         versions = {name: version for part in parts for name, version in part.pop("versions").items()}

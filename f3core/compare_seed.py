@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +73,7 @@ class Bench:
         prompts = [*job.prompts(calibrate.num_prompts, calibrate.seed), *self.trial.prompts]
         where = machine().model_dump(mode="json", exclude={"memory"})
         identity = {**calibration_identity(job, model, prompts), "machine": where}
-        self.folder = scratch / f"seed-{seed}-{_digest(identity)}"
+        self.folder = scratch / f"seed-{seed}-{digest(identity)}"
         self.folder.mkdir(exist_ok=True)
 
     def run(self) -> dict[str, Any]:
@@ -83,8 +83,8 @@ class Bench:
         task, total = f"Seed {self.seed}: rows", 1 + len(self.section.rows)
         self.listener(task, 0, total)
         outcomes = []
-        for place in range(total):
-            file = self.folder / f"row-{place}.json"
+        for place, told in enumerate((UNPRUNED, *self.section.rows)):
+            file = self.folder / f"row-{digest(told)}.json"
             if not file.exists():
                 outcome = self._outcome(self._row(place))
                 with written(file) as unfinished:
@@ -267,5 +267,7 @@ def _in_words(choice: Choice) -> str:
     return f"{choice.name} ({options})" if options else choice.name
 
 
-def _digest(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+def digest(found: Any) -> str:
+    """A short name for plain data or parts of a spec: the same for the same, another for another."""
+    text = json.dumps(found, sort_keys=True, default=lambda part: part.model_dump(mode="json"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

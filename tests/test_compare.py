@@ -222,7 +222,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_and_runs_no_finished_row_tw
 
         def finished(task: str) -> bool:
             seed, _, name = task.removeprefix("Seed ").partition(": ")
-            return name in names and bool(list(folder.glob(f"seed-{seed}-*/row-{names.index(name)}.json")))
+            kept = folder.glob(f"seed-{seed}-*/row-*.json")
+            return name in names and any(json.loads(file.read_text())["name"] == name for file in kept)
 
         def listen(task: str, done: int, total: int) -> None:
             assert done or not finished(task)  # no clips for what is finished
@@ -279,11 +280,21 @@ def interrupted(spec: Path) -> None:
         run(spec, ROWS[2], over="[0]", listener=kill)
 
 
-def test_it_does_not_go_on_with_other_rows(tiny_spec: Write) -> None:
+def test_it_goes_on_with_other_rows_but_not_with_another_measurement(
+    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = tiny_spec(EVALUATE)
     interrupted(spec)
     with pytest.raises(OutputError, match="is of another spec"):
-        run(spec, ROWS[3], over="[0]", resume=True)
+        run(tiny_spec(EVALUATE.replace("num_clips: 2", "num_clips: 1")), ROWS[2], over="[0]", resume=True)
+    spec = tiny_spec(EVALUATE)
+    whole = run(spec, ROWS[3], over="[0]", output=tmp_path / "whole")
+    calls = generated(monkeypatch)
+    assert told(run(spec, ROWS[3], over="[0]", resume=True)) == told(whole)
+    resumed = len(calls)
+    calls.clear()
+    run(spec, ROWS[3], over="[0]", output=tmp_path / "again")
+    assert resumed < len(calls), "the unpruned row was kept"
 
 
 def test_rows_of_other_prompts_are_not_taken_up(tiny_spec: Write, tmp_path: Path) -> None:
