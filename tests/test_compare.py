@@ -1,4 +1,4 @@
-"""A comparison: what every row is measured by, on what, and that it can be killed at any moment and go on."""
+"""A comparison: what every row is measured by, on what, and what is refused before anything runs."""
 
 from __future__ import annotations
 
@@ -6,113 +6,43 @@ import contextlib
 import csv
 import functools
 import json
-import sys
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_wan
-import torch
+from comparing import (
+    EVALUATE,
+    NAMES,
+    ROWS,
+    SMALL,
+    Skip,
+    Write,
+    generated,
+    registry,
+    run,
+    told,
+)
 from f3core_diffusers.wan import WanAdapter
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from f3core import compare_figure, compare_seed, compare_text, engine, seeds
-from f3core.accelerator import Accelerator
+from f3core import compare_text, engine, seeds
 from f3core.compare import compare
 from f3core.compare_rows import Comparison, figure_of, pareto
 from f3core.compare_seed import needed_scores
-from f3core.errors import ModelError, OutputError, PlanError, SpecError
+from f3core.errors import ModelError, PlanError, SpecError
 from f3core.evaluate import damage, generate, noise_seeds, paired_timing
-from f3core.hookspecs import Entry, hookimpl
 from f3core.job import resolve
-from f3core.metric import Batch, Metric, Reference
-from f3core.probe import replaced_forward
-from f3core.registry import Registry
 from f3core.scores import Scores
 from f3core.spec import load_spec
-
-Write = Callable[..., Path]
-
-
-class Skip(Accelerator):
-    """Leaves out one block of every forward."""
-
-    name = "skip"
-
-    def __init__(self, block: int = 0) -> None:
-        self.block = block
-
-    @contextlib.contextmanager
-    def enabled(self, pipeline: Any, denoisers: Mapping[str, nn.Module], *, steps: int) -> Iterator[None]:
-        block = denoisers["transformer"].blocks[self.block]  # type: ignore[union-attr, index]
-        with replaced_forward(block, lambda forward, hidden, *args, **kwargs: hidden):
-            yield
-
-
-class Unbearable(Accelerator):
-    name = "unbearable"
-
-    def enabled(self, pipeline: Any, denoisers: Mapping[str, nn.Module], *, steps: int) -> Any:
-        raise ModelError("this model has nothing to accelerate")
-
-
-class Light(Metric):
-    """Brightness, and how much it varies, which is less."""
-
-    name = "light"
-
-    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
-        every = torch.cat([batch.clips for batch in clips]).double()
-        return {"spread": 1e-3 * float(every.std()), "mean": float(every.mean())}
-
-
-class Likeness(Metric):
-    """Infinite for the very same clips, like a PSNR."""
-
-    name = "likeness"
-    reference = Reference.CLIP
-
-    def measure(self, clips: Iterable[Batch], reference: Iterable[Batch] | None = None) -> dict[str, float]:
-        error = sum(damage(a.clips, b.clips) for a, b in zip(clips, reference or [], strict=True))
-        return {"likeness": 1 / error if error else float("inf")}
-
-
-@functools.cache
-def registry() -> Registry:
-    """What is installed, and the accelerators and metrics of this file."""
-    made = Registry()
-    made.load_entry_points()
-    plugin = types.SimpleNamespace(
-        f3core_accelerators=hookimpl(lambda: [Entry(c.name, f"{__name__}:{c.__name__}") for c in (Skip, Unbearable)]),
-        f3core_metrics=hookimpl(lambda: [Entry(c.name, f"{__name__}:{c.__name__}") for c in (Light, Likeness)]),
-    )
-    made.register(plugin, "mine")
-    return made
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeds, "installed", registry)
-
-
-ROWS = (
-    "{name: quarter, prune: {ratio: 0.25}}",
-    "{name: half, prune: {ratio: 0.5}}",
-    "{name: skip, accelerate: skip}",
-    "{name: half + skip, prune: {ratio: 0.5}, accelerate: [{skip: {block: 1}}]}",
-)
-SMALL = ("calibrate.steps=2", "calibrate.num_prompts=1")
-NAMES = ["unpruned", "quarter", "half", "skip", "half + skip"]
-EVALUATE = "{num_clips: 2, timing_pairs: 0, metrics: [light, likeness]}"
-
-
-def run(spec: Path, *rows: str, over: str = "[0, 1]", **options: Any) -> Comparison:
-    section = f"compare={{seeds: {over}, rows: [{', '.join(rows or ROWS)}]}}"
-    return compare(load_spec(spec, [section, *SMALL]), **options)
 
 
 def test_every_row_is_measured_beside_the_unpruned_model(tiny_spec: Write, tmp_path: Path) -> None:
@@ -186,142 +116,6 @@ def test_a_row_is_what_apply_and_the_accelerator_make_of_the_same_seed(tiny_spec
 
 
 # --- going on -------------------------------------------------------------------------------------------------------
-
-
-def told(found: Comparison) -> dict[str, Any]:
-    """All of a comparison but when and in how much memory it was made."""
-    data = found.model_dump(mode="json", exclude={"date": True, "rows": {"__all__": {"memory"}}})
-    for outcome in data["outcomes"]:
-        outcome.pop("memory")
-    return data
-
-
-def generated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by how many clips every generation is asked for."""
-    calls, usual = list[int](), WanAdapter.generate
-
-    def counted(self: WanAdapter, pipeline: Any, prompts: list[str], **options: Any) -> Tensor:
-        calls.append(len(prompts))
-        return usual(self, pipeline, prompts, **options)
-
-    monkeypatch.setattr(WanAdapter, "generate", counted)
-    return calls
-
-
-def test_killed_at_any_moment_it_goes_on_to_the_same_and_runs_no_finished_row_twice(
-    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec, calls, rows = tiny_spec(EVALUATE), generated(monkeypatch), (ROWS[1], ROWS[3])
-    whole = run(spec, *rows, output=tmp_path / "whole")
-    straight = calls.copy()
-
-    def goes_on(output: str, kill: Callable[[str, int], bool]) -> int:
-        """How often it was killed on its way."""
-        folder, kills = tmp_path / f"{output}.partial" / "unfinished", 0
-        names = [row.name for row in whole.rows]
-
-        def finished(task: str) -> bool:
-            seed, _, name = task.removeprefix("Seed ").partition(": ")
-            kept = folder.glob(f"seed-{seed}-*/row-*.json")
-            return name in names and any(json.loads(file.read_text())["name"] == name for file in kept)
-
-        def listen(task: str, done: int, total: int) -> None:
-            assert done or not finished(task)  # no clips for what is finished
-            if kill(task, done):
-                raise KeyboardInterrupt
-
-        while True:
-            try:
-                found = run(spec, *rows, output=tmp_path / output, resume=kills > 0, listener=listen)
-            except KeyboardInterrupt:
-                kills += 1
-                assert not (tmp_path / output).exists()
-                continue
-            assert told(found) == told(whole)
-            assert not folder.exists()
-            return kills
-
-    seen = set[tuple[str, int]]()
-
-    def new(task: str, done: int) -> bool:
-        """Once before and once after every piece of work."""
-        known = (task, done) in seen or task == "Loading the model"
-        seen.add((task, done))
-        return not known
-
-    assert goes_on("often", new) > 20
-    seen.clear()
-    calls.clear()
-    assert goes_on("between", lambda task, done: task.endswith("rows") and done > 0 and new(task, done)) == 6
-    assert sorted(calls) == sorted(straight)  # down to the last generation
-
-
-def test_versions_are_those_that_ran_the_rows(
-    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    spec, draw = tiny_spec(EVALUATE), compare_figure.draw
-    monkeypatch.setattr(compare_figure, "draw", full)
-    with pytest.raises(OSError, match="no space"):
-        run(spec, ROWS[2], over="[0]")
-    monkeypatch.setattr(compare_figure, "draw", draw)
-    monkeypatch.delitem(sys.modules, "diffusers")  # as in a process that has no row left to run
-    assert "diffusers" in run(spec, ROWS[2], over="[0]", resume=True).versions
-
-
-def interrupted(spec: Path) -> None:
-    def kill(task: str, done: int, total: int) -> None:
-        if task == "Seed 0: rows" and done == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(spec, ROWS[2], over="[0]", listener=kill)
-
-
-def test_it_goes_on_with_other_rows_but_not_with_another_measurement(
-    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = tiny_spec(EVALUATE)
-    interrupted(spec)
-    with pytest.raises(OutputError, match="is of another spec"):
-        run(tiny_spec(EVALUATE.replace("num_clips: 2", "num_clips: 1")), ROWS[2], over="[0]", resume=True)
-    spec = tiny_spec(EVALUATE)
-    whole = run(spec, ROWS[3], over="[0]", output=tmp_path / "whole")
-    calls = generated(monkeypatch)
-    assert told(run(spec, ROWS[3], over="[0]", resume=True)) == told(whole)
-    resumed = len(calls)
-    calls.clear()
-    run(spec, ROWS[3], over="[0]", output=tmp_path / "again")
-    assert resumed < len(calls), "the unpruned row was kept"
-
-
-def test_rows_of_other_prompts_are_not_taken_up(tiny_spec: Write, tmp_path: Path) -> None:
-    spec = tiny_spec(EVALUATE)
-    interrupted(spec)
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text(prompts.read_text().replace("red", "green"))
-    other = run(spec, ROWS[2], over="[0]", output=tmp_path / "other")
-    assert told(run(spec, ROWS[2], over="[0]", resume=True)) == told(other)
-
-
-def test_rows_timed_on_another_machine_are_run_again(
-    tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = tiny_spec(EVALUATE)
-    interrupted(spec)
-    calls = generated(monkeypatch)
-    run(spec, ROWS[2], over="[0]", output=tmp_path / "other")
-    whole = calls.copy()
-    calls.clear()
-    here = compare_seed.machine()
-    monkeypatch.setattr(compare_seed, "machine", lambda: here.model_copy(update={"cores": here.cores + 1}))
-    assert run(spec, ROWS[2], over="[0]", resume=True).machine.cores == here.cores + 1
-    assert calls == whole
-
-
-# --- what is refused ------------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_runs(
