@@ -86,7 +86,7 @@ def _own_removals(job: Job, method: Method, sites: Iterable[AttentionSite]) -> d
         allowed = suggest(str(spec.target), map(str, method.removals))
         raise job.file.error(("prune", "target"), f"method {spec.method!r} does nothing to {spec.target}; {allowed}")
     if spec.removal not in (None, removal):
-        message = f"method {spec.method!r} has a way of its own, {removal}; leave the removal out"
+        message = f"method {spec.method!r} has a way of its own, {removal}; leave the removal out (null)"
         raise job.file.error(("prune", "removal"), message)
     for key, asked, message in (
         ("budget", spec.budget is not None, "ranks nothing, so it cannot meet a budget; give prune.ratio instead"),
