@@ -1,4 +1,4 @@
-"""Runs by methods that reduce keys: what is saved comes back, and what makes no sense is refused where the spec says it."""
+"""Runs by methods that reduce keys: what is saved comes back, what makes no sense is refused where the spec says it."""
 
 from __future__ import annotations
 
