@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_video import DATA, cut
 
-from f3core.clip_folder import Clips, clips_in, words, write_clips
+from f3core.captions import words
+from f3core.clip_folder import Clips, clips_in, write_clips
 from f3core.errors import ModelError, OutputError
 from f3core.video import TOLERANCE
 

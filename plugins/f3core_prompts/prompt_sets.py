@@ -6,7 +6,7 @@ import random
 from functools import cache
 from importlib.resources import files
 
-from f3core.clip_folder import words
+from f3core.captions import words
 from f3core.method import PromptSet
 
 
