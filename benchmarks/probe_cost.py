@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from blocks import WAN_1_3B
 from diffusers import WanPipeline, WanTransformer3DModel
 from f3core_diffusers.wan import WanAdapter
-from self_only_block import WAN_1_3B
 from torch.overrides import TorchFunctionMode
 
 from f3core.environment import machine, now

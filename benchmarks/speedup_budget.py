@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+from blocks import WAN_1_3B
 from diffusers import WanPipeline, WanTransformer3DModel
-from self_only_block import WAN_1_3B
 
 import f3core
 from f3core.registry import installed

@@ -8,14 +8,10 @@ As `self_only_block.py`, whose options these are, with every installed method th
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import time
 from typing import Any
 
-import torch
-from self_only_block import one_block, published
+from blocks import one_block, options, published, report, seconds
 
 from f3core.environment import machine, now
 from f3core.flops import count
@@ -29,67 +25,46 @@ TA = AttentionKind.TEMPORAL
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help='as f3core plan --published names it, such as "CogVideoX 2B"')
-    parser.add_argument("--frames", type=int, default=8, help="latent frames")
-    parser.add_argument("--height", type=int, default=64, help="latent rows")
-    parser.add_argument("--width", type=int, default=64, help="latent columns")
+    parser = options(__doc__, frames=8, height=64, width=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ratio", type=float, default=0.5)
-    parser.add_argument("--json")
-    options = parser.parse_args()
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    adapter, model = published(options.model)
+    asked = parser.parse_args()
+    adapter, model = published(asked.model)
     ((component, denoiser),) = model.sketch().denoisers.items()
-    plain = one_block(denoiser, device)
-    known = installed()
-    methods = {name: known.make("method", name) for name in known.names("method")}
+    plain = one_block(denoiser)
     variants: dict[str, Any] = {"unpruned": plain, "self_only": share_copy(plain)}
     restrict_all_(variants["self_only"], adapter, component, TA, Removal.SELF_ONLY)
-    for name, method in methods.items():
+    known = installed()
+    for name in known.names("method"):
+        method = known.make("method", name)
         if method.removals.get(TA) is Removal.REDUCE:
             variants[name] = share_copy(plain)
-            reduction = Reduction(method, 1 - options.ratio)
+            reduction = Reduction(method, 1 - asked.ratio)
             restrict_all_(variants[name], adapter, component, TA, Removal.REDUCE, reduction)
-    inputs = adapter.example_inputs(plain, frames=options.frames, height=options.height, width=options.width)
+    inputs = adapter.example_inputs(plain, frames=asked.frames, height=asked.height, width=asked.width)
     layout = adapter.layout_of(plain, inputs)
-
-    def seconds(denoiser: Any) -> float:
-        start = time.perf_counter()
-        with torch.no_grad():
-            denoiser(**inputs)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
     runs: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(options.rounds + 1):
+    for turn in range(asked.rounds + 1):
         for name, variant in variants.items():
-            took = seconds(variant)
+            took = seconds(variant, inputs)
             if turn:  # the first is a warm-up
                 runs[name].append(took)
     macs = {name: count(meta_copy(variant), on_meta(inputs)).total for name, variant in variants.items()}
-    speedups = {
-        name: statistics.median(before / after for before, after in zip(runs["unpruned"], took, strict=True))
-        for name, took in runs.items()
-    }
     found = {
         "date": now(),
         "machine": machine().model_dump(),
-        "model": options.model,
+        "model": asked.model,
         "tokens": [layout.frames, layout.tokens, layout.text],
-        "ratio": options.ratio,
+        "ratio": asked.ratio,
         "macs": macs,
         "seconds": runs,
-        "speedup": speedups,
+        "speedup": {
+            name: statistics.median(before / after for before, after in zip(runs["unpruned"], took, strict=True))
+            for name, took in runs.items()
+        },
         "predicted": {name: macs["unpruned"] / one for name, one in macs.items()},
     }
-    print(json.dumps(found, indent=2))
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
-            file.write("\n")
+    report(found, asked.json)
 
 
 if __name__ == "__main__":

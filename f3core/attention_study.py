@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from f3core import attention_text, figures
 from f3core.adapter import Model
 from f3core.engine import SPEC, command, silent
-from f3core.environment import Machine, library_versions, machine, now
+from f3core.environment import Provenance, library_versions, machine, now
 from f3core.impact import Array
 from f3core.job import Job
 from f3core.masses import Masses, blocks, masses, temporal_maps
@@ -52,7 +52,7 @@ class Trend(_Frozen):
     ends: tuple[Figure, Figure]
 
 
-class AttentionStudy(_Frozen):
+class AttentionStudy(Provenance):
     """What scoring alone says about a model.
 
     ``parts``: layers, or on the timestep axis steps (noise levels), means over seeds. ``frame_map`` [F][F]: the share
@@ -64,16 +64,8 @@ class AttentionStudy(_Frozen):
     at how many of the sites it is negative, on the mean over seeds. ``statements`` say in words what the numbers show.
     """
 
-    version: int = 1
-    date: str
-    machine: Machine
-    versions: dict[str, str]
-    command: str
-    spec: str
-    source: str
     adapter: str
     axis: PruningAxis
-    seeds: tuple[int, ...]
     prompts: int
     steps: int
     query_stride: int

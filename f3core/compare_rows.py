@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from f3core.environment import Machine
+from f3core.environment import Provenance
 from f3core.evaluate import PairedTiming
 from f3core.footprint import Memory
 from f3core.pace import Pace
@@ -93,20 +93,12 @@ class Row(_Frozen):
         return self.quality[metric][name] if metric in self.quality else Figure(mean=math.nan, sd=0.0)
 
 
-class Comparison(_Frozen):
+class Comparison(Provenance):
     """A whole comparison. ``rows``: the unpruned model, then the spec's, in its order; ``outcomes``: the same, seed by
     seed. ``clips`` of ``steps`` steps lie behind every figure; plans predict for ``calibrated`` steps; ``timed_clips``
     were timed in one batch. ``telling``: of each metric, the figure that moves most over the rows. ``machine`` is the
     one that timed, ``versions`` are those that ran the rows."""
 
-    version: int = 1
-    date: str
-    machine: Machine
-    versions: dict[str, str]
-    command: str
-    spec: str
-    source: str
-    seeds: tuple[int, ...]
     clips: int
     steps: int
     calibrated: int

@@ -25,6 +25,22 @@ class Machine(BaseModel):
     system: str = ""
 
 
+class Provenance(BaseModel):
+    """What every result of several runs says of where it comes from. ``version``: of its form; ``command`` repeats it;
+    ``seeds`` of noise and prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    version: int = 1
+    date: str
+    machine: Machine
+    versions: dict[str, str]
+    command: str
+    spec: str
+    source: str
+    seeds: tuple[int, ...]
+
+
 def now() -> str:
     """The time in UTC, ISO 8601 to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

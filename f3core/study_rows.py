@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from f3core.environment import Machine
+from f3core.environment import Provenance
 from f3core.stats import Figure
 
 CEILING = "leave_one_out"
@@ -81,21 +81,14 @@ class AxisRanking(_Frozen):
         return max(sorted(found), key=lambda name: -2.0 if (mean := found[name]) is None else mean.mean)
 
 
-class RankStudy(_Frozen):
+class RankStudy(Provenance):
     """A whole study. ``shares``: of the MACs that pruning everything saves; ``unpruned``: figures without pruning, by
     seed; ``higher_is_better``: by metric."""
 
     version: int = 2
-    date: str
-    machine: Machine
-    versions: dict[str, str]
-    command: str
-    spec: str
-    source: str
     target: str
     clips: int
     steps: int
-    seeds: tuple[int, ...]
     shares: tuple[float, ...]
     higher_is_better: dict[str, bool]
     unpruned: tuple[dict[str, float], ...]

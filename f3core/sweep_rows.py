@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from f3core.environment import Machine
+from f3core.environment import Provenance
 from f3core.evaluate import PairedTiming
 from f3core.pace import Pace
 from f3core.sites import AttentionKind, GuidanceBranch, Removal
@@ -66,24 +66,16 @@ class Row(_Frozen):
     predicted_speedup: float
 
 
-class Sweep(_Frozen):
+class Sweep(Provenance):
     """A whole sweep. ``rows``: the unpruned model, then every ratio of every target; ``outcomes``: the same, seed by
     seed. ``clips`` of ``steps`` steps lie behind every figure; ``timed_clips`` were timed in one batch. ``removal`` is
     what the spec asks for; rows say what was done. ``criterion``: None for a method that ranks nothing."""
 
-    version: int = 1
-    date: str
-    machine: Machine
-    versions: dict[str, str]
-    command: str
-    spec: str
-    source: str
     method: str
     criterion: str | None
     axis: str
     branch: GuidanceBranch = GuidanceBranch.BOTH
     removal: Removal | None
-    seeds: tuple[int, ...]
     clips: int
     steps: int
     timed_clips: int | None
