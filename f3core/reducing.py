@@ -117,7 +117,7 @@ class ReducedCalls:
     clock: Clock
     _taken: int = 0
     _made: list[_Made] = field(default_factory=list)
-    _known: OrderedDict[Any, tuple[Bundles, ...]] = field(default_factory=OrderedDict)
+    _known: OrderedDict[Any, tuple[tuple[Bundles, int], ...]] = field(default_factory=OrderedDict)
     _indices: int = 0
     _held: dict[tuple[int, ...], Reduced] = field(default_factory=dict)
 
@@ -159,26 +159,29 @@ class ReducedCalls:
         shape = AttentionCall(ordinal, batch, heads, length, call.key.shape[2])
         self._taken += 1
         parts = self._parts(layout, shape, call.query.device)
-        if all(self._left(part) == part.others.shape[1] for part in parts):
+        if all(left == part.others.shape[1] for part, left in parts):
             self._made.append(lambda: self.adapter.segments(self.site, layout, shape))
             return call()
         out = call.query.new_empty(batch, length, heads, call.value.shape[3])
-        for number, part in enumerate(parts):
+        for number, (part, left) in enumerate(parts):
             size = part.others.shape[1] * heads * call.key.shape[3] * (batch if part.rows is None else 1)
             for start, some in part.split(max(1, ELEMENTS // max(1, size))):
-                made = self._attended(call, some, (ordinal, number, start)).transpose(1, 2)
-                self._made.append(functools.partial(some.reduced_segments, layout, batch, self._left(some)))
+                made = self._attended(call, some, left, (ordinal, number, start)).transpose(1, 2)
+                self._made.append(functools.partial(some.reduced_segments, layout, batch, left))
                 some.put_(out, made)
         return out.transpose(1, 2)
 
-    def _parts(self, layout: Layout, shape: AttentionCall, device: torch.device) -> tuple[Bundles, ...]:
+    def _parts(self, layout: Layout, shape: AttentionCall, device: torch.device) -> tuple[tuple[Bundles, int], ...]:
+        """The call taken apart, each part with how many stand for its keys of other frames; made once for all calls of
+        a kind."""
         name = (layout, shape, device)
         if name not in self._known:
             found = bundles(layout, shape, self.adapter.segments(self.site, layout, shape))
             self._indices += sum(part.size for part in found)
             while self._known and self._indices > INDICES:
-                self._indices -= sum(part.size for part in self._known.popitem(last=False)[1])
-            self._known[name] = found if device.type == "meta" else tuple(part.to(device) for part in found)
+                self._indices -= sum(part.size for part, _ in self._known.popitem(last=False)[1])
+            moved = found if device.type == "meta" else [part.to(device) for part in found]
+            self._known[name] = tuple((part, self._left(part)) for part in moved)
         return self._known[name]
 
     def _left(self, part: Bundles) -> int:
@@ -186,12 +189,11 @@ class ReducedCalls:
         every, others = part.others.shape[1], part.stay.shape[1]
         return min(every, max(round_half_up(self.keep, every), 0 if others else 1))
 
-    def _attended(self, call: SdpaCall, part: Bundles, name: tuple[int, int, int]) -> Tensor:
+    def _attended(self, call: SdpaCall, part: Bundles, left: int, name: tuple[int, int, int]) -> Tensor:
         """[N, H, q, D], for N = B·G, clip by clip, or for the G where each has a row of its own."""
         query = part.take(call.query, part.queries)
         key, value = (part.take(x, part.stay) for x in (call.key, call.value))
         mask = None if call.attn_mask is None else part.take_mask(call.attn_mask, part.stay, len(call.query))
-        left = self._left(part)
         if left:
             if call.attn_mask is not None:
                 self._all_seen(part.take_mask(call.attn_mask, part.others, len(call.query)))
