@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from f3core.compare_rows import DAMAGE, figures_of
+from f3core.pace import how_timed
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, seconds, si, terminal_table, times
 
 if TYPE_CHECKING:
@@ -128,13 +129,8 @@ def notes(found: Comparison) -> Iterator[str]:
     by = "denoiser seconds" if found.timed_clips else "MACs"
     marked = ", ".join(dict.fromkeys(name for name in found.telling.values()))
     yield f"{MARK}: on the Pareto front of {by} and {marked}, by means."
-    if found.timed_clips:
-        pairs = next(len(o.timing.denoiser.before_runs) for o in found.outcomes if o.timing)
-        yield (
-            f"Time: {plural(found.timed_clips, 'clip')} at once, {plural(pairs, 'interleaved pair')} of runs of the "
-            "unpruned model and the row, first seed. Speed-up is the median over pairs; seconds are those of one clip "
-            "of the unpruned model (median) divided by it, so a slow spell of the machine counts against none of them."
-        )
+    if timings := [o.timing for o in found.outcomes if o.timing]:
+        yield how_timed(timings, "runs of the unpruned model and the row")
     how = next((o.memory.how for o in found.outcomes if o.memory), None)
     if how:
         yield f"Memory: what a generation of one clip adds at its peak, weights not included; {how}, first seed."

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from f3core.evaluate import PairedTiming
+from f3core.report_text import plural
 
 
 class Pace(BaseModel):
@@ -37,3 +38,13 @@ class Pace(BaseModel):
     def over(self, speedup: Pace) -> Pace:
         """The seconds of a variant of this speed-up."""
         return Pace(denoiser=self.denoiser / speedup.denoiser, end_to_end=self.end_to_end / speedup.end_to_end)
+
+
+def how_timed(timings: Sequence[PairedTiming], runs: str) -> str:
+    """How seconds and speed-ups came about, of variants timed alike; ``runs``: those of a pair, in words."""
+    clips, pairs = timings[0].clips, len(timings[0].denoiser.before_runs)
+    return (
+        f"Time: {plural(clips, 'clip')} at once, {plural(pairs, 'interleaved pair')} of "
+        f"{runs}, first seed. Speed-up is the median over pairs; seconds are those of one clip of the unpruned model "
+        "(median) divided by it, so a slow spell of the machine counts against none of them."
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from f3core.pace import how_timed
 from f3core.report_text import Lines, markdown_table, place, plural, seconds, si, terminal_table, times
 from f3core.sites import scope
 
@@ -94,13 +95,8 @@ def notes(sweep: Sweep) -> Iterator[str]:
         if list(figures) != [metric]:
             yield f"{metric} gives {', '.join(figures)}."
     yield "MACs: of one clip, all calibrated steps, denoisers only. By MACs: the speed-up if time went with them."
-    if sweep.timed_clips:
-        pairs = next(len(o.timing.denoiser.before_runs) for o in sweep.outcomes if o.timing)
-        yield (
-            f"Time: {plural(sweep.timed_clips, 'clip')} at once, {plural(pairs, 'interleaved pair')} of unpruned and "
-            "pruned runs a variant, first seed. Speed-up is the median over pairs; seconds are those of one clip of "
-            "the unpruned model (median) divided by it, so a slow spell of the machine counts against none of them."
-        )
+    if timings := [o.timing for o in sweep.outcomes if o.timing]:
+        yield how_timed(timings, "unpruned and pruned runs a variant")
 
 
 def render(sweep: Sweep) -> RenderableType:
