@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from f3core.clock import Gate
+    from f3core.distillation.recipe import Recipe
     from f3core.plan import PruningPlan
 
 
@@ -123,6 +124,11 @@ class Adapter(ABC):
     @abstractmethod
     def save(self, pipeline: Any, folder: Path) -> None:
         """Write the pipeline, pruned or not, so that the model's own library loads it back."""
+
+    def recipe(self, pipeline: Any, call: Mapping[str, Any]) -> Recipe:
+        """How the pipeline's denoisers are trained on clips of the size that generations with ``call`` have. Raises
+        `ModelError` where the adapter does not know."""
+        raise ModelError(f"adapter {self.name!r} does not know how its models are trained, so none can be distilled")
 
     # --- the denoiser -------------------------------------------------------------------------------------------
 

@@ -109,6 +109,14 @@ class Hooks:
         """Accelerators, named by a row of `f3core compare`. Targets are `f3core.accelerator.Accelerator` subclasses."""
 
     @hookspec
+    def f3core_losses(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Losses, named by ``distill.losses``. Targets are `f3core.distillation.loss.Loss` subclasses."""
+
+    @hookspec
+    def f3core_datasets(self) -> list[Entry]:  # type: ignore[empty-body]
+        """Data sets, named by ``distill.data``. Targets are `f3core.distillation.dataset.Dataset` subclasses."""
+
+    @hookspec
     def f3core_prompts(self) -> list[Entry]:  # type: ignore[empty-body]
         """Prompt sets, named by ``calibrate.prompts``. Targets are `f3core.PromptSet` subclasses."""
 

@@ -39,6 +39,8 @@ class Registry:
         "metric": "f3core_metrics",
         "feature network": "f3core_features",
         "accelerator": "f3core_accelerators",
+        "loss": "f3core_losses",
+        "data set": "f3core_datasets",
         "prompt set": "f3core_prompts",
         "source": "f3core_sources",
     }

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from f3core import yaml_source
 from f3core.errors import SpecError, suggest
+from f3core.spec_distill import DistillSpec, OptimiserSpec
 from f3core.spec_sections import (
     DEFAULT_RATIO,
     UNPRUNED,
@@ -34,8 +35,10 @@ __all__ = [
     "Choice",
     "CompareRow",
     "CompareSpec",
+    "DistillSpec",
     "EvaluateSpec",
     "ModelSpec",
+    "OptimiserSpec",
     "PruneSpec",
     "Spec",
     "SpecFile",
@@ -55,6 +58,7 @@ class Spec(Section):
     evaluate: EvaluateSpec | None = EvaluateSpec()
     sweep: SweepSpec | None = None
     compare: CompareSpec | None = None
+    distill: DistillSpec | None = None
     output: str = Field(min_length=1, description="folder to write; relative to where the command runs")
 
     @model_validator(mode="before")

@@ -74,12 +74,12 @@ def _as_written(choice: Choice) -> Any:
     return {choice.name: choice.options} if choice.options else choice.name
 
 
-_Choice = Annotated[
+AChoice = Annotated[
     Choice,
     BeforeValidator(_chosen, json_schema_input_type=str | dict[str, dict[str, Any] | None]),
     PlainSerializer(_as_written),
 ]
-_Choices = Annotated[tuple[_Choice, ...], Field(strict=False)]
+Choices = Annotated[tuple[AChoice, ...], Field(strict=False)]
 DEFAULT_RATIO = 0.5
 _Ratio = Annotated[float, Field(ge=0, le=1)]
 _Seed = Annotated[int, Field(ge=0)]
@@ -160,7 +160,7 @@ class PruneSpec(Section):
 class EvaluateSpec(Section):
     """What is measured, before and after."""
 
-    metrics: _Choices = Field((), description="names, or {name: {option: value}}")
+    metrics: Choices = Field((), description="names, or {name: {option: value}}")
     num_clips: _Count = 16
     batch_size: _Count = 8
     steps: _Count | None = Field(None, description="as in calibration when left out")
@@ -196,7 +196,7 @@ class CompareRow(Section):
     prune: PruneSpec | None = Field(
         None, description="over the spec's own prune section, key by key; nothing is pruned when left out"
     )
-    accelerate: Annotated[_Choices, BeforeValidator(_listed)] = Field(
+    accelerate: Annotated[Choices, BeforeValidator(_listed)] = Field(
         (), description="an accelerator, or a list of them: names, or {name: {option: value}}"
     )
 
