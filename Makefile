@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[metrics,tests]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[distill,metrics,tests]'
 	touch $(TEST_STAMP)
 
 clean:
