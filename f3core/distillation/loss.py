@@ -25,6 +25,7 @@ class Bench:
     student: nn.Module
     matched: Sequence[tuple[str, str]]
     device: torch.device
+    example: tuple[Tensor, Tensor, Conditions]
 
 
 @dataclass
