@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Bench:
     """What stands for a whole training: the frozen ``teacher``, the ``student``, and ``matched``, the paths of blocks
-    that both have, in the teacher and in the student, in the order in which they run."""
+    that both have, in the teacher and in the student, in the order in which they run. ``example`` is one row as the
+    denoisers take it, noisy latents, level and conditions: a loss that has to know what comes out of which block runs
+    the teacher on it in `Loss.prepare`."""
 
     recipe: Recipe
     teacher: nn.Module
