@@ -1,0 +1,72 @@
+"""`IndividualContentLoss`: the student's features should be the teacher's, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from f3core.distillation.loss import Bench, Loss, Step
+from f3core.errors import ModelError
+from f3core_vdmini.framed import framed
+from f3core_vdmini.watched import chosen
+
+_TINY = 1e-12
+
+
+class IndividualContentLoss(Loss):
+    """L_ICD = Σ over matched blocks of ‖f_student − f_teacher‖² of each frame's features (VDMini, individual content
+    distillation).
+
+    Of each block it is the mean over rows, frames, positions and channels, not the sum, so that a weight means the same
+    at any size of clip. With ``normalised`` each frame's error is taken relative to the mean square of the teacher's
+    features of that frame: blocks differ in magnitude by orders, and the loudest would be all that counts. Without it
+    the errors are those of the paper's formula. Blocks are summed either way.
+    """
+
+    name: ClassVar[str] = "icd"
+
+    def __init__(
+        self,
+        weight: float = 0.1,
+        blocks: Sequence[str] | None = None,
+        normalised: bool = True,
+        text_before: int = 0,
+        text_after: int = 0,
+    ) -> None:
+        """``blocks``: paths in the teacher, all matched ones where left out. ``text_before`` and ``text_after``: tokens
+        of text in the sequences that blocks put out, which do not count."""
+        self.weight = weight
+        self.blocks = None if blocks is None else tuple(blocks)
+        self.normalised = normalised
+        self.text = (text_before, text_after)
+        self._paths: tuple[str, ...] = ()
+
+    def prepare(self, bench: Bench) -> None:
+        """Raises `ModelError` where there are no blocks to compare, or not those asked for."""
+        wanted = [path for path, _ in bench.matched] if self.blocks is None else self.blocks
+        self._paths = chosen(self.name, bench, wanted)
+
+    def __call__(self, step: Step) -> Tensor:
+        """Raises `ModelError` for features of unlike shapes, and for those in which frames cannot be told apart."""
+        taught = step.taught[1]
+        return torch.stack([self._of(path, step, step.features[path], taught[path]) for path in self._paths]).sum()
+
+    def _of(self, path: str, step: Step, student: Tensor, teacher: Tensor) -> Tensor:
+        if student.shape != teacher.shape:
+            raise ModelError(
+                f"block {path} puts out {list(teacher.shape)} in the teacher and {list(student.shape)} in the student, "
+                "which cannot be compared: list other blocks under `blocks` of loss 'icd'"
+            )
+        rows, frames = len(step.latents), step.bench.recipe.frames(step.latents)
+        ours, theirs = (framed(path, each, rows, frames, self.text).float() for each in (student, teacher.detach()))
+        errors = (ours - theirs).square().mean((2, 3))
+        # by row and frame, not over the batch: a row's loss must not depend on which others share its part of a batch
+        return (errors / theirs.square().mean((2, 3)).clamp(min=_TINY) if self.normalised else errors).mean()
+
+    def options(self) -> dict[str, Any]:
+        blocks = None if self.blocks is None else list(self.blocks)
+        text = {"text_before": self.text[0], "text_after": self.text[1]}
+        return {"weight": self.weight, "blocks": blocks, "normalised": self.normalised, **text}

@@ -1,0 +1,57 @@
+"""Which blocks a loss looks at, and what comes out of them on the example row of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from f3core.distillation.loss import Bench
+from f3core.errors import ModelError, suggest
+
+
+def chosen(loss: str, bench: Bench, blocks: Sequence[str]) -> tuple[str, ...]:
+    """``blocks``, paths in the teacher, in the order in which they run. Raises `ModelError` for one that teacher and
+    student do not share, and for none."""
+    matched = [path for path, _ in bench.matched]
+    for path in blocks:
+        if path not in matched:
+            raise ModelError(
+                f"loss {loss!r} cannot look at block {path!r}, which is none that teacher and student both have: "
+                + suggest(path, matched)
+            )
+    if not blocks:
+        raise ModelError(f"loss {loss!r} has no block to look at; teacher and student share {len(matched)}")
+    return tuple(path for path in matched if path in blocks)
+
+
+def spread(bench: Bench, count: int) -> list[str]:
+    """``count`` of the matched blocks (all where there are fewer), as even over depth as can be, the last among them."""
+    matched = [path for path, _ in bench.matched]
+    count = min(count, len(matched))
+    return [matched[(i + 1) * len(matched) // count - 1] for i in range(count)]
+
+
+def outputs(bench: Bench, paths: Sequence[str]) -> dict[str, Tensor]:
+    """The outputs of those blocks of the teacher on the example row, the first tensor of each. Raises `ModelError` for
+    a block that did not run."""
+    seen: dict[str, Tensor] = {}
+
+    def note(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            seen[path] = output if isinstance(output, Tensor) else next(x for x in output if isinstance(x, Tensor))
+
+        return hook
+
+    latents, levels, conditions = bench.example
+    with ExitStack() as stack, torch.no_grad():
+        for path in paths:
+            stack.callback(bench.teacher.get_submodule(path).register_forward_hook(note(path)).remove)
+        bench.recipe.predict(bench.teacher, latents, levels, conditions)
+    for path in paths:
+        if path not in seen:
+            raise ModelError(f"block {path} of the teacher does not run in a forward, so no loss can look at it")
+    return seen
