@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextlib.contextmanager
 def listening(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A listener that draws one bar a task on standard error; one that does nothing when ``quiet``."""
+    """A listener that draws one bar a task on standard error; one that does nothing when ``quiet``.
+
+    What follows a tab in a task's name is news of it, which change while it is the same task."""
     if quiet:
         yield lambda task, done, total: None
         return
@@ -28,8 +30,10 @@ def listening(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         tasks = {}
 
         def listen(task: str, done: int, total: int) -> None:
-            if task not in tasks:
-                tasks[task] = progress.add_task(task, total=total)
-            progress.update(tasks[task], completed=done, total=total)
+            name, _, news = task.partition("\t")
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            description = f"{name}: {news}" if news else name
+            progress.update(tasks[name], completed=done, total=total, description=description)
 
         yield listen

@@ -1,0 +1,68 @@
+"""Checkpoints of a training: all that the next step hangs on, in one file that is replaced only by a whole one."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from f3core.distillation.loss import Bench, Loss
+from f3core.errors import OutputError
+from f3core.identity import fingerprint
+from f3core.spec_distill import DistillSpec
+from f3core.workspace import written
+
+FILE = "checkpoint.pt"
+_FREE = {"save_every", "sample_every", "samples", "keep_latents", "accumulate", "gradient_checkpointing"}
+"""settings of a spec that may be others when a training goes on: what is trained does not hang on them"""
+
+
+def identity(bench: Bench, losses: Sequence[Loss], clips: int, spec: DistillSpec) -> dict[str, str]:
+    """What must agree between a checkpoint and the training that would go on from it; before the first step."""
+    return {
+        "spec": repr(spec.model_dump(mode="json", exclude=_FREE)),
+        "losses": repr([(loss.name, loss.options()) for loss in losses]),
+        "number of clips": str(clips),
+        "matched blocks": repr([tuple(pair) for pair in bench.matched]),
+        "teacher": fingerprint(bench.teacher),
+        "student": fingerprint(bench.student),
+    }
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint in ``folder``, which stays as it was when this fails. Raises `OutputError`."""
+    try:
+        with written(folder / FILE) as file:
+            torch.save(dict(state), file)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{folder / FILE}: the checkpoint cannot be written: {error}") from error
+
+
+def load(folder: Path, wanted: Mapping[str, str]) -> dict[str, Any] | None:
+    """The checkpoint in ``folder``; None where there is none. Raises `OutputError` for one that cannot be read, or is
+    of another training than ``wanted``."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        found = state["identity"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise OutputError(f"{file} is no checkpoint that can be read; remove it to train from the beginning") from error
+    differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    if differing:
+        raise OutputError(
+            f"the training in {folder} is another: {', '.join(differing)} differ; remove the folder to begin again, or "
+            "give another output"
+        )
+    return state
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether modules share memory of a parameter, so that training one would change the other."""
+    held = {p.data_ptr() for p in one.parameters() if p.numel()}
+    return any(p.data_ptr() in held for p in other.parameters() if p.numel())
