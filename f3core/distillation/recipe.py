@@ -23,6 +23,11 @@ class Recipe(ABC):
 
     size: tuple[int, int, int]
     """frames, height and width of the clips that a generation with the pipeline's call makes"""
+    takes_prompts: bool = True
+    """whether prompts are seen; where not, an empty one still asks for the unconditional branch, any other for the
+    conditional one"""
+    takes_clips: bool = False
+    """whether `conditions` needs the clips, because the pipeline animates an image"""
 
     @abstractmethod
     def latents(self, clips: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import diffusers
 import torch
@@ -27,6 +27,9 @@ from f3core_diffusers.named_calls import names_calls, naming_calls, unconditiona
 from f3core_diffusers.pruned import pruned_model_class
 from f3core_diffusers.published_models import published_models
 from f3core_diffusers.shifted import distinct
+
+if TYPE_CHECKING:
+    from f3core.distillation.recipe import Recipe
 
 # diffusers renamed the argument; older versions ignore the new name with a warning.
 DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 41) else "torch_dtype"
@@ -66,6 +69,9 @@ class DiffusersAdapter(Adapter):
     """argument of the pipeline that switches classifier-free guidance on, above 1"""
     conditional_first: ClassVar[bool] = False
     """which guidance branch a denoiser meets first; most pipelines stack [unconditional; conditional] rows"""
+    axes: ClassVar[str] = "CFHW"
+    """how latents, the first argument of the denoiser's forward, lie behind the rows: channels, frames, rows and
+    columns in some order"""
 
     def load(self, source: str, *, dtype: torch.dtype | None, device: torch.device) -> Any:
         folder = Path(source).expanduser()
@@ -177,6 +183,11 @@ class DiffusersAdapter(Adapter):
     def save(self, pipeline: Any, folder: Path) -> None:
         with _without_bars():
             pipeline.save_pretrained(folder, safe_serialization=True)
+
+    def recipe(self, pipeline: Any, call: Mapping[str, Any]) -> Recipe:
+        from f3core_diffusers.training import DiffusersRecipe
+
+        return DiffusersRecipe(self, pipeline, call)
 
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
         timestep = argument(args, kwargs, "timestep", self.timestep_at)

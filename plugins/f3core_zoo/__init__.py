@@ -31,6 +31,11 @@ def f3core_prompts() -> list[Entry]:
 
 
 @hookimpl
+def f3core_datasets() -> list[Entry]:
+    return [Entry("zoo:digits", "f3core_zoo.digits_data:DigitsData", "moving digits, rendered by number: 16 x 16")]
+
+
+@hookimpl
 def f3core_metrics() -> list[Entry]:
     return [
         Entry("text_accuracy", "f3core_zoo.plugins:TextAccuracy", "share of clips that show what the caption says"),
