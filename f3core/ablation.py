@@ -19,13 +19,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from f3core.block_changes import block_changes
 from f3core.errors import ModelError
 from f3core.evaluate import Progress, generate
 from f3core.impact import Array, Impact
 from f3core.meta import share_copy
 from f3core.plan import StepRange
 from f3core.probe import replaced_forward
-from f3core.sites import AttentionKind, AttentionSite, Removal
+from f3core.sites import Block, Removal, Site, Structure, Target
 from f3core.surgery import restrict_
 from f3core.workspace import written
 
@@ -41,7 +42,7 @@ def ablate(
     steps: int,
     seeds: Sequence[int],
     call: Mapping[str, Any],
-    target: AttentionKind,
+    target: Target,
     removals: Mapping[str, Removal],
     ranges: Sequence[StepRange],
     levels: Mapping[str, Sequence[float]],
@@ -61,7 +62,7 @@ def ablate(
     """
     denoisers = adapter.denoisers(pipeline)
     sites = {
-        name: [site for site in adapter.sites(denoiser, name) if site.fqn in removals]
+        name: [site for site in adapter.places(denoiser, name, target) if site.fqn in removals]
         for name, denoiser in denoisers.items()
     }
     branches = {name: tuple(adapter.branches(pipeline, name, call)) for name in denoisers}
@@ -102,7 +103,15 @@ def ablate(
         errors = [np.square(a.astype(np.float64) - b).mean() for a, b in zip(found, usual, strict=True)]
         return {"damage": np.array(errors)}
 
+    def change() -> dict[str, Array]:
+        blocks = {name: [site for site in some if isinstance(site, Block)] for name, some in sites.items()}
+        some = slice(sensed)
+        found = block_changes(adapter, pipeline, blocks, prompts[some], steps=steps, seeds=seeds[some], call=call)
+        return {"change": found}
+
     found = _kept(folder, "sensed", sense)
+    if target is Structure.BLOCK:
+        found |= _kept(folder, "changes", change)
     if progress:
         progress(1, total)
     if clips is not None:
@@ -124,6 +133,7 @@ def ablate(
         np.stack(damage),
         found["output_drift"],
         found["branch_drift"],
+        *([found["change"]] if "change" in found else []),
     )
 
 
@@ -165,8 +175,8 @@ class Sensor:
         self,
         adapter: Adapter,
         denoiser: nn.Module,
-        sites: Sequence[AttentionSite],
-        target: AttentionKind,
+        sites: Sequence[Site],
+        target: Target,
         removals: Mapping[str, Removal],
         branches: tuple[float, ...],
         firsts: Mapping[float, int],

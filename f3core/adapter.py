@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from f3core.errors import ModelError, PlanError
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import (
+    AttentionCall,
+    AttentionKind,
+    AttentionSite,
+    Block,
+    Layout,
+    Removal,
+    Segments,
+    Site,
+    Structure,
+    Target,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +41,12 @@ class Model:
     denoisers: Mapping[str, nn.Module]
     sites: tuple[AttentionSite, ...]
     call: Mapping[str, Any]
+
+    def places(self, target: Target) -> tuple[Site, ...]:
+        """Where ``target`` can be looked for in it: its attention sites, or its blocks."""
+        if target is not Structure.BLOCK:
+            return self.sites
+        return tuple(block for name, one in self.denoisers.items() for block in self.adapter.blocks(one, name))
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,15 @@ class Adapter(ABC):
     def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
         """Every attention site, in the order in which they run."""
 
+    def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        """Every block of which the denoiser is made, in the order in which they run, those that cannot go too; none
+        where the adapter does not tell."""
+        return []
+
+    def places(self, denoiser: nn.Module, component: str, target: Target) -> Sequence[Site]:
+        """Where ``target`` can be looked for: attention sites, or blocks."""
+        return self.blocks(denoiser, component) if target is Structure.BLOCK else self.sites(denoiser, component)
+
     @abstractmethod
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout | None:
         """The token layout of a forward with these arguments; None for one that is not to be watched or counted, such
@@ -212,6 +238,16 @@ class Adapter(ABC):
         It may be the same object, altered. `DROP` is the engine's own and never asked for here.
         """
         raise PlanError(f"{site.fqn}: adapter {self.name!r} lists {removal} for {target} but does not implement it")
+
+    def compact_(self, denoiser: nn.Module, gone: Sequence[Block]) -> bool:
+        """Take blocks that are skipped (`f3core.skipping.Skip` stands in their place) out of the lists that hold them,
+        as far as what is left computes the same.
+
+        True where the denoiser is then what its own class makes of its own config, which is altered to say so: it is
+        an unpruned, smaller model, that loads with nothing but its library. A plan leads to the same structure every
+        time it is carried out.
+        """
+        return False
 
     def pruned_class(self, denoiser_class: type[nn.Module]) -> type[nn.Module]:
         """The class a pruned denoiser takes on; an adapter may give one that its library can load back."""

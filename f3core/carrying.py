@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -21,9 +22,11 @@ ALIGNMENT = 64
 """bytes; what torch's own allocator gives on the CPU"""
 
 
-def carried(plan: PruningPlan, component: str) -> dict[str, Any]:
-    """What the config of a denoiser pruned by ``plan`` carries, as JSON takes it."""
-    return {"component": component, "plan": plan.model_dump(mode="json")}
+def carried(plan: PruningPlan, component: str, before: Sequence[PruningPlan] = ()) -> dict[str, Any]:
+    """What the config of a denoiser pruned by ``plan`` carries, as JSON takes it. ``before``: the plans that had been
+    carried out on it before."""
+    found = {"component": component, "plan": plan.model_dump(mode="json")}
+    return found | ({"before": [one.model_dump(mode="json") for one in before]} if before else {})
 
 
 def apply_carried_(model: nn.Module, found: Any, *, where: str, adapter: Adapter | None = None) -> None:
@@ -33,14 +36,16 @@ def apply_carried_(model: nn.Module, found: Any, *, where: str, adapter: Adapter
     anything that `carried` does not make, and `PlanError` for a plan of another model.
     """
     try:
-        plan, component = PruningPlan.model_validate(found["plan"]), str(found["component"])
-    except (ValidationError, KeyError, TypeError) as error:
+        plans = [PruningPlan.model_validate(plan) for plan in (*found.get("before", ()), found["plan"])]
+        component = str(found["component"])
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"the plan in {where} is damaged: {error}") from error
     if adapter is None:
         from f3core.registry import installed
 
-        adapter = installed().make("adapter", plan.adapter)
-    apply_plan_(model, plan, adapter, component)
+        adapter = installed().make("adapter", plans[-1].adapter)
+    for plan in plans:
+        apply_plan_(model, plan, adapter, component)
 
 
 def aligned_(model: nn.Module) -> None:

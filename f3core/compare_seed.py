@@ -6,10 +6,9 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from f3core import evaluate
 from f3core.adapter import Model
 from f3core.capture import Inputs
+from f3core.compare_models import RowModels, Weights
 from f3core.compare_rows import Outcome, Pruning
 from f3core.engine import prune
 from f3core.environment import library_versions, machine
@@ -49,9 +49,11 @@ Entered = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class _Row:
-    """What a row runs: a pipeline, the plan behind it, and the context of its accelerators."""
+    """What a row runs: a pipeline of the model of ``source`` (None: the spec's), the plan behind it, and the context of
+    its accelerators."""
 
     name: str
+    source: str | None
     pipeline: Any
     plan: PruningPlan | None
     accelerators: tuple[str, ...]
@@ -62,10 +64,13 @@ class Bench:
     """All rows under one seed. What is finished lies in a folder of its own, named after what it was made with, so that
     nothing made with another model or other prompts, or timed on another machine, is taken up."""
 
-    def __init__(self, job: Job, model: Model, seed: int, scratch: Path, listener: Listener, *, first: bool) -> None:
+    def __init__(
+        self, job: Job, model: Model, models: RowModels, seed: int, scratch: Path, listener: Listener, *, first: bool
+    ) -> None:
         assert job.file.spec.compare is not None
         assert job.file.spec.evaluate is not None
-        self.job, self.model, self.seed, self.listener, self.first = job, model, seed, listener, first
+        self.job, self.model, self.models, self.seed, self.listener = job, model, models, seed, listener
+        self.first = first
         self.section: CompareSpec = job.file.spec.compare
         self.evaluate = job.file.spec.evaluate
         self.trial = Trial.of(job, model)
@@ -76,21 +81,29 @@ class Bench:
         self.folder = scratch / f"seed-{seed}-{digest(identity)}"
         self.folder.mkdir(exist_ok=True)
 
+    def check(self) -> None:
+        """Refuses, before anything is run, what a row's model cannot lose or bear. A model that rows bring is looked at
+        under the first seed that this process runs, and let go of again."""
+        for i, row in sorted(enumerate(self.section.rows), key=lambda each: each[1].source or ""):
+            if row.source is None or i not in self.models.looked:
+                self._check(i, row)
+                self.models.looked.add(i)
+        self.models.release()
+
     def run(self) -> dict[str, Any]:
         """Outcomes of the unpruned model and every row, as JSON, and what else of the comparison they tell."""
-        for i, row in enumerate(self.section.rows):
-            self._check(i, row)
         task, total = f"Seed {self.seed}: rows", 1 + len(self.section.rows)
         self.listener(task, 0, total)
-        outcomes = []
-        for place, told in enumerate((UNPRUNED, *self.section.rows)):
+        outcomes = list[dict[str, Any]]()
+        for place, told in enumerate(self._told()):
             file = self.folder / f"row-{digest(told)}.json"
             if not file.exists():
-                outcome = self._outcome(self._row(place))
+                outcome = self._outcome(self._row(place), outcomes[0]["macs"] if outcomes else None)
                 with written(file) as unfinished:
                     unfinished.write_text(outcome.model_dump_json(), encoding="utf-8")
             outcomes.append(json.loads(file.read_text(encoding="utf-8")))
             self.listener(task, place + 1, total)
+        self.models.release()
         return {
             "folder": self.folder.name,
             "machine": machine().model_dump(mode="json"),
@@ -98,23 +111,31 @@ class Bench:
             "clips": len(self.trial.prompts),
             "steps": self.trial.steps,
             "higher_is_better": {metric.name: metric.higher_is_better for metric in self.trial.metrics},
+            "sources": {row.source: self.models.weights[row.source] for row in self.section.rows if row.source},
             "outcomes": outcomes,
         }
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
-    def _job(self, index: int) -> Job:
-        """The job whose prune section is a row's."""
-        return replace(self.job, file=self.job.file.of_row(index))
+    def _told(self) -> Iterator[Any]:
+        """What every row is known by: how it is written, and the weights of the model that it brings."""
+        yield UNPRUNED
+        for row in self.section.rows:
+            yield row if row.source is None else {"row": row, "model": self.models.weights[row.source]}
+
+    def _model(self, job: Job, row: CompareRow) -> Model:
+        """The model of a row."""
+        return self.model if row.source is None else self.models.of(job, self.model, pruned=row.prune is not None)
 
     def _check(self, index: int, row: CompareRow) -> None:
         """Refuses, before anything is run, what the model cannot lose or bear."""
+        job = self.job.of_row(index)
+        model = self._model(job, row)
         if row.prune is not None:
-            job = self._job(index)
-            chosen_removals(job, self.model.sites)
-            check_branch(job, self.model.adapter, self.model.pipeline)
+            chosen_removals(job, model.sites)
+            check_branch(job, model.adapter, model.pipeline)
         try:
-            entered = self._entered(row.accelerate, self.model.pipeline)
+            entered = self._entered(row.accelerate, model.pipeline)
         except F3Error as error:
             raise self.job.file.error(("compare", "rows", index, "accelerate"), str(error)) from error
         with entered():
@@ -122,21 +143,22 @@ class Bench:
 
     def _row(self, place: int) -> _Row:
         if not place:
-            return _Row(UNPRUNED, self.model.pipeline, None, (), self._entered((), self.model.pipeline))
-        row = self.section.rows[place - 1]
-        pipeline, plan = self.model.pipeline, None
+            return _Row(UNPRUNED, None, self.model.pipeline, None, (), self._entered((), self.model.pipeline))
+        row, job = self.section.rows[place - 1], self.job.of_row(place - 1)
+        self.models.release(keep=row.source)
+        model = self._model(job, row)
+        pipeline, plan = model.pipeline, None
         if row.prune is not None:
-            job = self._job(place - 1)
-            ranked = not self.job.registry.make("method", row.prune.method).removals
+            ranked = self.job.registry.classes("method")[row.prune.method.name].needs_scores
             try:
-                plan = make_plan(job, self._scores(job, ranked))
+                plan = make_plan(job, self._scores(job, model, row.source, ranked))
                 if plan.budget is not None and plan.budget.measured:
-                    plan, _ = meet(job, self.model, plan, prune, self.listener)
+                    plan, _ = meet(job, model, plan, prune, self.listener)
             except PlanError as error:
                 raise PlanError(f"row {row.name!r} of seed {self.seed}: {error}") from error
-            pipeline = prune(self.model, plan)
+            pipeline = prune(model, plan)
         names = tuple(map(_in_words, row.accelerate))
-        return _Row(row.name, pipeline, plan, names, self._entered(row.accelerate, pipeline))
+        return _Row(row.name, row.source, pipeline, plan, names, self._entered(row.accelerate, pipeline))
 
     def _entered(self, chosen: Sequence[Choice], pipeline: Any) -> Entered:
         made = [self.job.registry.make("accelerator", choice.name, choice.options) for choice in chosen]
@@ -146,24 +168,28 @@ class Bench:
     def _inputs(self) -> Inputs:
         return inputs_of(self.job, self.model)
 
-    def _scores(self, job: Job, ranked: bool) -> Scores:
-        """Scores of a row: those of an earlier one that needs the same, or of an interrupted run, where there are."""
+    def _scores(self, job: Job, model: Model, source: str | None, ranked: bool) -> Scores:
+        """Scores of a row: those of an earlier one of the same model that needs the same, or of an interrupted run,
+        where there are."""
+        inputs = self._inputs if source is None else inputs_of(job, model)
         if not ranked:
-            return scored(job, self.model, self._inputs, self.listener)
-        need = needed_scores(job)
-        file = self.folder / f"scores-{need}.safetensors"
+            return scored(job, model, inputs, self.listener)
+        need, folder = (
+            needed_scores(job),
+            self.folder if source is None else scores_of(self.folder, self.models.weights[source]),
+        )
+        file = folder / f"scores-{need}.safetensors"
         if not file.exists():
             # prompts that were scored for one need serve every other of the same target
-            found = scored(
-                job, self.model, self._inputs, self.listener, folder=self.folder / job.file.spec.prune.target
-            )
+            found = scored(job, model, inputs, self.listener, folder=folder / job.file.spec.prune.target)
             with written(file) as unfinished:
                 found.save(unfinished)
         return Scores.load(file)
 
     # --- measuring ------------------------------------------------------------------------------------------------
 
-    def _outcome(self, row: _Row) -> Outcome:
+    def _outcome(self, row: _Row, unpruned: int | None) -> Outcome:
+        """What a row is found to be; ``unpruned``: MACs of the unpruned model, None for itself."""
         adapter, spec = self.model.adapter, self.job.file.spec
         with row.entered():
             clips = self._unpruned() if row.name == UNPRUNED else self._clips(row.name, row.pipeline)
@@ -175,10 +201,11 @@ class Bench:
         return Outcome(
             seed=self.seed,
             name=row.name,
-            pruning=_pruning(row.plan) if row.plan else None,
+            source=row.source,
+            pruning=Pruning.of(row.plan) if row.plan else None,
             accelerators=row.accelerators,
             macs=macs,
-            predicted=row.plan.macs_share if row.plan and foreseen else None,
+            predicted=_predicted(row, unpruned) if foreseen else None,
             parameters=model_size(adapter, row.pipeline),
             damage=evaluate.damage(reference, clips),
             quality=self.trial.quality(clips, self._telling_of(row)),
@@ -238,33 +265,33 @@ def _accelerated(accelerators: Sequence[Accelerator], model: Model, pipeline: An
         yield
 
 
+def _predicted(row: _Row, unpruned: int | None) -> float | None:
+    """The share of the unpruned model's MACs that a row's plan leaves: where the plan is of another model, it does not
+    know them, and those that were counted stand for it."""
+    if row.plan is None or row.source is None or not unpruned:
+        return row.plan.macs_share if row.plan else None
+    return row.plan.macs_after / unpruned
+
+
 def needed_scores(job: Job) -> str:
     """A name for what a prune section needs to be known of the model; sections of one seed that need the same share it.
 
     What is tried out depends on how sites are pruned, what attention is watched for on the target alone.
     """
     prune = job.file.spec.prune
-    if not job.registry.make("criterion", prune.criterion).needs_impact:
+    if not job.registry.classes("criterion")[prune.criterion.name].needs_impact:
         return str(prune.target)
     return f"{prune.target}-impact-{prune.removal or 'usual'}-{prune.step_ranges or 'usual'}"
-
-
-def _pruning(plan: PruningPlan) -> Pruning:
-    return Pruning(
-        method=plan.method,
-        criterion=plan.criterion if plan.ranked else None,
-        scope=plan.scope,
-        axis=str(plan.axis),
-        goal=plan.goal,
-        pruned=tuple(unit.name for unit in plan.pruned),
-        units=len(plan.units),
-        removals=dict(Counter(plan.removals[site] for site in plan.gates())),
-    )
 
 
 def _in_words(choice: Choice) -> str:
     options = ", ".join(f"{name}: {value}" for name, value in choice.options.items())
     return f"{choice.name} ({options})" if options else choice.name
+
+
+def scores_of(folder: Path, weights: Weights) -> Path:
+    """Where scores of a model that a row brings lie in the folder of a seed."""
+    return folder / f"model-{digest(weights)}"
 
 
 def digest(found: Any) -> str:

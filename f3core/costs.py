@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from f3core.errors import PlanError
 from f3core.plan import Unit
-from f3core.sites import AttentionKind, Removal
+from f3core.sites import AttentionKind, Removal, Structure, Target
 
 Passes = Mapping[str, Mapping[str, Sequence[int]]]
 """By component and kind of forward, denoiser rows of one clip in each step, or step range (guidance counted)."""
@@ -21,11 +21,13 @@ class _Frozen(BaseModel):
 class SiteCost(_Frozen):
     """MACs of one site in one forward of one row: its attention maps by kind, and what each removal would save.
 
-    ``saved`` is keyed ``"TA:self_only"``: target and removal.
+    ``saved`` is keyed ``"TA:self_only"``: target and removal. ``parameters``: how many leave the model by it, likewise.
+    A block has no maps of its own: those are of the sites in it.
     """
 
     maps: dict[AttentionKind, int]
     saved: dict[str, int]
+    parameters: dict[str, int] = Field(default_factory=dict)
 
 
 class Costs(_Frozen):
@@ -33,8 +35,10 @@ class Costs(_Frozen):
 
     forward: dict[str, dict[str, int]]
     sites: dict[str, dict[str, SiteCost]]
+    parameters: dict[str, int] = Field(default_factory=dict)
+    """by component"""
 
-    def saved(self, site: str, target: AttentionKind, removal: Removal, kind: str) -> int:
+    def saved(self, site: str, target: Target, removal: Removal, kind: str) -> int:
         """MACs that ``removal`` of ``target`` at ``site`` saves in one forward of ``kind`` of one row."""
         return self.sites[site][kind].saved[f"{target}:{removal}"]
 
@@ -50,16 +54,22 @@ class Costs(_Frozen):
                 raise PlanError(f"{component} ran forwards of a kind that was not counted: {unknown[0]}")
         return sum(self.forward[name][kind] * sum(rows) for name, ks in passes.items() for kind, rows in ks.items())
 
-    def occurs(self, site: str, target: AttentionKind, passes: Passes, index: int) -> bool:
+    def parameters_saved(self, site: str, target: Target, removal: Removal) -> int:
+        """Parameters that leave the model with ``removal`` of ``target`` at ``site``, done at every step."""
+        return max(cost.parameters.get(f"{target}:{removal}", 0) for cost in self.sites[site].values())
+
+    def occurs(self, site: str, target: Target, passes: Passes, index: int) -> bool:
         """Whether ``site`` computes maps of ``target`` in the step (range) at ``index`` of ``passes``."""
         ran = {kind for kind, rows in passes[site.partition(".")[0]].items() if rows[index]}
+        if target is Structure.BLOCK:
+            return bool(ran)
         return any(cost.maps.get(target, 0) > 0 for kind, cost in self.sites[site].items() if kind in ran)
 
 
 def unit_saving(
     unit: Unit,
     costs: Costs,
-    target: AttentionKind,
+    target: Target,
     removals: Mapping[str, Removal],
     passes: Passes,
 ) -> int:

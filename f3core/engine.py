@@ -94,8 +94,8 @@ def apply(
             plan, tried = meet(job, model, plan, prune, listener)
         pruned = prune(model, plan)
         model.adapter.save(pruned, work.folder / "model")
-        _carry_call(model, work.folder / "model")
-        if scores.prompts:
+        carry_call(model, work.folder / "model")
+        if scores.prompts or scores.impact is not None:
             scores.save(work.folder / SCORES)
         plan.save(work.folder / PLAN)
         (work.folder / SPEC).write_text(file.text, encoding="utf-8")
@@ -204,10 +204,11 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
             raise ModelError(f"{name} is under {hooked}: undo it, prune, then enable it on the pruned pipeline")
         denoiser.eval()
     sites = tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
-    chosen_removals(job, sites)
+    model = Model(adapter, pipeline, denoisers, sites, job.call)
+    chosen_removals(job, model.places(job.file.spec.prune.target))
     check_branch(job, adapter, pipeline)
     listener("Loading the model", 1, 1)
-    return Model(adapter, pipeline, denoisers, sites, job.call)
+    return model
 
 
 def sites_of(job: Job) -> tuple[AttentionSite, ...]:
@@ -254,7 +255,7 @@ def _adapter_for_pipeline(job: Job, pipeline: Any) -> Adapter:
     raise ModelError(f"no component of {type(pipeline).__name__} is a model that an adapter matches; set model.adapter")
 
 
-def _carry_call(model: Model, folder: Path) -> None:
+def carry_call(model: Model, folder: Path) -> None:
     """A pruned folder generates with the same arguments by default."""
     if model.call:
         text = json.dumps({"call": dict(model.call)}, indent=2, default=str) + "\n"

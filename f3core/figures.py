@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from f3core.clips import INK, side_by_side
 from f3core.masses import blocks, masses, temporal_maps
-from f3core.sites import KINDS, AttentionKind, PruningAxis
+from f3core.sites import KINDS, AttentionKind, PruningAxis, Structure, Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,18 @@ if TYPE_CHECKING:
 __all__ = ["attention_bars", "attention_over", "side_by_side"]
 
 # Told apart by people with any colour vision, and in grey by lightness.
-COLOURS = {AttentionKind.CROSS: "#DDAA33", AttentionKind.SELF: "#BB5566", AttentionKind.TEMPORAL: "#004488"}
-NAMES = {AttentionKind.CROSS: "cross (CA)", AttentionKind.SELF: "self (SA)", AttentionKind.TEMPORAL: "temporal (TA)"}
+COLOURS: dict[Target, str] = {
+    AttentionKind.CROSS: "#DDAA33",
+    AttentionKind.SELF: "#BB5566",
+    AttentionKind.TEMPORAL: "#004488",
+    Structure.BLOCK: "#228833",
+}
+NAMES: dict[Target, str] = {
+    AttentionKind.CROSS: "cross (CA)",
+    AttentionKind.SELF: "self (SA)",
+    AttentionKind.TEMPORAL: "temporal (TA)",
+    Structure.BLOCK: "whole blocks",
+}
 BAND = "#E3E3E3"
 TICKS = 32
 """The most tick labels along an axis."""

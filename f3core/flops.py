@@ -8,7 +8,7 @@ be counted without allocating it. Its handles only ask for shapes, so :func:`cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,19 @@ from f3core.errors import CountingError
 from f3core.meta import meta_copy, on_meta
 from f3core.operators import Ledger, trace, watch
 from f3core.reducing import reduced_calls
-from f3core.sites import KINDS, TEXT, AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import (
+    KINDS,
+    TEXT,
+    AttentionCall,
+    AttentionKind,
+    AttentionSite,
+    Block,
+    Layout,
+    Removal,
+    Segments,
+    Structure,
+    Target,
+)
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
@@ -95,7 +107,7 @@ def costs(
     adapter: Adapter,
     denoisers: Mapping[str, nn.Module],
     inputs: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    targets: Collection[AttentionKind] = KINDS,
+    targets: Collection[Target] = KINDS,
     reduction: Reduction | None = None,
 ) -> Costs:
     """What each component costs per forward of one row, its sites' maps by kind, and what each removal of one of the
@@ -114,14 +126,21 @@ def costs(
             for kind, given in inputs[component].items()
         }
         forward[component] = {kind: total for kind, (total, _) in priced.items()}
-        for site in adapter.sites(model, component):
+        for site in (*adapter.sites(model, component), *_blocks(adapter, model, component, targets)):
             found[site.fqn] = {kind: sites[site.fqn] for kind, (_, sites) in priced.items()}
-            if not any(cost.maps[kind] for cost in found[site.fqn].values() for kind in KINDS):
+            mapped = any(cost.maps.get(kind) for cost in found[site.fqn].values() for kind in KINDS)
+            if not mapped and not isinstance(site, Block):
                 raise CountingError(
                     f"{site.fqn} made no call of scaled_dot_product_attention, so its map cannot be split by kind; "
                     "set the native attention backend"
                 )
-    return Costs(forward=forward, sites=found)
+    sizes = {component: surgery.parameter_count(denoiser) for component, denoiser in denoisers.items()}
+    return Costs(forward=forward, sites=found, parameters=sizes)
+
+
+def _blocks(adapter: Adapter, model: nn.Module, component: str, targets: Collection[Target]) -> Sequence[Block]:
+    """Blocks, where they are among what is priced."""
+    return adapter.blocks(model, component) if Structure.BLOCK in targets else ()
 
 
 def _price(
@@ -129,7 +148,7 @@ def _price(
     component: str,
     model: nn.Module,
     inputs: Mapping[str, Any],
-    targets: Collection[AttentionKind],
+    targets: Collection[Target],
     reduction: Reduction | None,
 ) -> tuple[int, dict[str, SiteCost]]:
     """MACs of one forward, and what its sites cost, by fqn. ``model`` is on meta."""
@@ -138,14 +157,18 @@ def _price(
     if rows != 1:
         raise CountingError(f"{component}: costs are those of one row, the inputs have {rows}")
     whole = count(model, given, adapter, component)
-    sites = adapter.sites(model, component)
+    sites = [*adapter.sites(model, component), *_blocks(adapter, model, component, targets)]
     saved: dict[str, dict[str, int]] = {site.fqn: {} for site in sites}
+    freed: dict[str, dict[str, int]] = {site.fqn: {} for site in sites}
     listed = [(t, r) for site in sites for t, rs in site.removals.items() for r in rs]
     own = reduction.method.removals.items() if reduction else ()
     for target, removal in dict.fromkeys((t, r) for t, r in (*listed, *own) if t in targets):
-        for fqn, macs in _savings(model, given, adapter, component, target, removal, whole, reduction).items():
-            saved[fqn][f"{target}:{removal}"] = macs
-    return whole.total, {s.fqn: SiteCost(maps=dict(whole.sites[s.fqn]), saved=saved[s.fqn]) for s in sites}
+        for fqn, one in _savings(model, given, adapter, component, target, removal, whole, reduction).items():
+            saved[fqn][f"{target}:{removal}"], freed[fqn][f"{target}:{removal}"] = one
+    return whole.total, {
+        s.fqn: SiteCost(maps=dict(whole.sites.get(s.fqn, {})), saved=saved[s.fqn], parameters=freed[s.fqn])
+        for s in sites
+    }
 
 
 def _savings(
@@ -153,12 +176,12 @@ def _savings(
     inputs: Mapping[str, Any],
     adapter: Adapter,
     component: str,
-    target: AttentionKind,
+    target: Target,
     removal: Removal,
     whole: MacCount,
     reduction: Reduction | None,
-) -> dict[str, int]:
-    """What one removal saves, by fqn of the sites that can do it.
+) -> dict[str, tuple[int, int]]:
+    """The MACs of a forward that one removal saves, and the parameters that leave, by fqn of the sites that can do it.
 
     It is done at all of them at once: sites are disjoint, so each one's saving can be read off its own modules.
     """
@@ -166,16 +189,21 @@ def _savings(
     surgery.restrict_all_(pruned, adapter, component, target, removal, reduction)
     left = count(pruned, inputs)
     saved = {}
-    for site in adapter.sites(model, component):
+    for site in adapter.places(model, component, target):
         if site.can(target, removal):
-            paths = (site.path, *site.companions)
-            saved[site.fqn] = whole.under(*paths) - left.under(*paths)
-    if sum(saved.values()) != whole.total - left.total:
+            freed = sum(_size(model, path) - _size(pruned, path) for path in site.modules)
+            saved[site.fqn] = (whole.under(*site.modules) - left.under(*site.modules), freed)
+    total = sum(macs for macs, _ in saved.values())
+    if total != whole.total - left.total:
         raise CountingError(
             f"{component}: {removal} of {target} saves {whole.total - left.total} MACs, but its sites and companions "
-            f"account for {sum(saved.values())}; a module that it changes is missing from the companions"
+            f"account for {total}; a module that it changes is missing from the companions"
         )
     return saved
+
+
+def _size(model: nn.Module, path: str) -> int:
+    return surgery.parameter_count(model.get_submodule(path))
 
 
 def _by_module(ledger: Ledger) -> MacCount:

@@ -41,13 +41,14 @@ class Entry:
 
     def load(self, **options: Any) -> Any:
         """Import the target and make one. Whatever its import raises goes through."""
-        return self._target()(**options)
+        return self.found()(**options)
 
     def signature(self) -> inspect.Signature:
         """The options that the target takes. Imports it."""
-        return inspect.signature(self._target())
+        return inspect.signature(self.found())
 
-    def _target(self) -> Any:
+    def found(self) -> Any:
+        """The target. Imports it."""
         module, _, attribute = self.target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from f3core.plan import StepRange
-from f3core.sites import AttentionKind, GuidanceBranch, Removal
+from f3core.sites import GuidanceBranch, Removal, Target, target_of
 
 Array = NDArray[np.float64]
 
@@ -28,29 +28,29 @@ class Impact:
     it. ``branches``: by component, the weight of each branch in the prediction, in the order in which they run.
     """
 
-    target: AttentionKind
+    target: Target
     removals: Mapping[str, Removal]
     ranges: tuple[StepRange, ...]
     branches: Mapping[str, tuple[float, ...]]
     damage: Array
     output_drift: Array
     branch_drift: Array
+    change: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    """[S, P], of blocks: 1 − cosine of what each takes and gives (`f3core.block_changes`); empty otherwise"""
 
-    FIELDS = ("damage", "output_drift", "branch_drift")
+    FIELDS = ("damage", "output_drift", "branch_drift", "change")
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites (fqns) in the order of the arrays."""
         return tuple(self.removals)
 
-    def fits(
-        self, target: AttentionKind, removals: Mapping[str, Removal], ranges: Sequence[StepRange], prompts: int
-    ) -> bool:
+    def fits(self, target: Target, removals: Mapping[str, Removal], ranges: Sequence[StepRange], prompts: int) -> bool:
         """Whether this is what losing ``target`` by these removals over these step ranges does, on so many prompts."""
         same = self.of(target, removals) and self.ranges == tuple(ranges)
         return same and self.damage.shape[1] == prompts
 
-    def of(self, target: AttentionKind, removals: Mapping[str, Removal]) -> bool:
+    def of(self, target: Target, removals: Mapping[str, Removal]) -> bool:
         """Whether it was measured of losing ``target`` by these removals."""
         return self.target is target and dict(self.removals) == dict(removals)
 
@@ -96,9 +96,9 @@ class Impact:
         """Inverse of `to_json`, with the arrays by name. Raises `ValueError` or `KeyError` for anything else."""
         data = json.loads(text)
         return cls(
-            AttentionKind(data["target"]),
+            target_of(data["target"]),
             {site: Removal(removal) for site, removal in data["removals"].items()},
             tuple(StepRange.model_validate(r) for r in data["ranges"]),
             {component: tuple(weights) for component, weights in data["branches"].items()},
-            **{name: arrays[name] for name in cls.FIELDS},
+            **{name: arrays[name] for name in cls.FIELDS if name in arrays},
         )

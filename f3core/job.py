@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from f3core.errors import AdapterMatchError, F3Error, PluginError, SpecError, su
 from f3core.hookspecs import AdapterEntry
 from f3core.prompt_file import read_prompts
 from f3core.registry import Registry
-from f3core.sites import AttentionKind, Removal
+from f3core.sites import AttentionKind, Removal, Structure, Target
 from f3core.spec import SpecFile
 
 T = TypeVar("T")
@@ -47,6 +47,15 @@ class Job:
         shuffled = [lines[i] for i in random.Random(seed).sample(range(len(lines)), len(lines))]
         return [shuffled[i % len(shuffled)] for i in range(count)]
 
+    def of_row(self, index: int) -> Job:
+        """The job of a row of the comparison: its prune section, and the model it brings, which is called as the
+        spec's. Raises `SpecError` for such a model that is not there, or of another adapter."""
+        part = self.file.of_row(index)
+        if part.spec.model is self.file.spec.model:
+            return replace(self, file=part)
+        source, local, adapter = _row_model(part, self.registry, self.adapter)
+        return replace(self, file=part, source=source, local=local, adapter=adapter)
+
 
 def resolve(
     file: SpecFile,
@@ -74,10 +83,10 @@ def resolve(
         if name is not None:
             attempt(_known, file, registry, path, kind, name)
 
-    def check_prune(part: SpecFile) -> None:
+    def check_prune(part: SpecFile, entry: AdapterEntry | None) -> None:
         prune = part.spec.prune
-        attempt(_known, part, registry, ("prune", "method"), "method", prune.method)
-        attempt(_known, part, registry, ("prune", "criterion"), "criterion", prune.criterion)
+        attempt(_known, part, registry, ("prune", "method"), "method", prune.method.name)
+        attempt(_known, part, registry, ("prune", "criterion"), "criterion", prune.criterion.name)
         if entry is not None and entry.removals is not None:
             attempt(_check_removal, part, registry, entry.name, entry.removals)
         if prune.budget is not None:
@@ -89,11 +98,15 @@ def resolve(
     if spec.calibrate.prompts not in registry.names("prompt set"):
         attempt(_prompt_lines, file, spec.calibrate.prompts, registry)
     before = len(problems)
-    check_prune(file)
+    check_prune(file, entry)
     right = len(problems) == before
     for i, row in enumerate(spec.compare.rows if spec.compare else ()):
+        part, able = file.of_row(i), entry
+        if row.source is not None:
+            found = attempt(_row_model, part, registry, entry)
+            able = found[2] if found else None
         if row.prune is not None and right:  # a row would repeat what is wrong in the section that it takes over
-            check_prune(file.of_row(i))
+            check_prune(part, able)
         for j, accelerator in enumerate(row.accelerate):
             check(("compare", "rows", i, "accelerate", j), "accelerator", accelerator.name)
     if entry is not None and entry.removals is not None:
@@ -157,6 +170,26 @@ def _adapter(file: SpecFile, registry: Registry, source: str, local: bool, given
         raise file.error(("model", "source"), str(error)) from error
 
 
+def _row_model(
+    part: SpecFile, registry: Registry, adapter: AdapterEntry | None
+) -> tuple[str, bool, AdapterEntry | None]:
+    """What a row of a comparison loads, whether it lies on this machine, and its adapter as far as it is known, which
+    must be the spec's own ``adapter``, as one call has to suit both models."""
+    source, local = _source(part, registry, False)
+    named = part.spec.model.adapter is not None
+    entry = adapter if named else _adapter(part, registry, source, local, False)
+    if entry is not None and adapter is not None:
+        check_same_adapter(part, entry.name, adapter.name)
+    return source, local, entry
+
+
+def check_same_adapter(part: SpecFile, name: str, wanted: str) -> None:
+    """Raises `SpecError` where a row's model is not of the adapter of the spec's."""
+    if name != wanted:
+        message = f"{part.spec.model.source} is of adapter {name!r}, the spec's model of {wanted!r}; rows are called as"
+        raise part.error(("model", "source"), f"{message} the spec's model is, so give a model of its adapter")
+
+
 def match_classes(registry: Registry, classes: Mapping[str, str]) -> AdapterEntry:
     """The one adapter of all denoisers of a model. Raises `AdapterMatchError` for none, several, or a mixture."""
     entries = {component: registry.match_adapter([name]) for component, name in classes.items()}
@@ -170,10 +203,12 @@ def _check_removal(
     file: SpecFile, registry: Registry, adapter: str, removals: Mapping[AttentionKind, tuple[Removal, ...]]
 ) -> None:
     prune = file.spec.prune
+    if prune.target is Structure.BLOCK:
+        return  # an adapter tells its blocks, and which of them can go, once the model is there
     able = removals.get(prune.target, ())
     if able and prune.removal in (None, *able):
         return
-    if prune.method in registry.names("method") and registry.make("method", prune.method).removals:
+    if registry.classes("method")[prune.method.name].removals:
         return  # of its own, whose sites are not known before the model is
     allowed = _check_target(file, ("prune", "target"), adapter, removals, prune.target)
     if prune.removal is not None and prune.removal not in allowed:
@@ -186,9 +221,11 @@ def _check_target(
     path: tuple[str | int, ...],
     adapter: str,
     removals: Mapping[AttentionKind, tuple[Removal, ...]],
-    target: AttentionKind,
+    target: Target,
 ) -> tuple[Removal, ...]:
     """How the target can leave sites of the adapter, if it can at all."""
+    if target is Structure.BLOCK:
+        return (Removal.DROP,)  # as far as can be told before the model is there
     if not removals.get(target):
         kinds = ", ".join(map(str, removals))
         raise file.error(path, f"no site of adapter {adapter!r} can lose {target}; allowed: {kinds}")

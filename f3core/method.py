@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from f3core.errors import PlanError
-from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, Site, Target
 
 if TYPE_CHECKING:
     from f3core.budget import Budget
@@ -23,10 +23,10 @@ class PlanRequest:
     """All that a method may look at. No weights, no model: a plan is made from numbers alone."""
 
     adapter: str
-    sites: tuple[AttentionSite, ...]
+    sites: tuple[Site, ...]
     scores: Scores
     costs: Costs
-    target: AttentionKind
+    target: Target
     axis: PruningAxis
     removals: Mapping[str, Removal]
     """per site fqn of the sites that hold the target, what is to be done there"""
@@ -48,9 +48,11 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    needs_scores: ClassVar[bool] = True
+    """Whether its plans go by what the spec's criterion scores; otherwise nothing is scored for it."""
     removals: ClassVar[Mapping[AttentionKind, Removal]] = {}
     """What its plans do, per kind, where that is a removal of the method's own (`Removal.own`) instead of one that
-    sites list. Such a method ranks nothing, so nothing is scored for it, and it does the same in every forward: a spec
+    sites list. Such a method ranks nothing (``needs_scores`` is False), and it does the same in every forward: a spec
     may ask for a ratio and the layer axis alone."""
 
     @abstractmethod
@@ -82,7 +84,7 @@ class Criterion(ABC):
 
     @abstractmethod
     def score(
-        self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: AttentionKind, seed: int
+        self, units: Sequence[Unit], ranges: Sequence[StepRange], scores: Scores, target: Target, seed: int
     ) -> list[float]:
         """One finite number a unit, in the order of ``units``. Raises `ScoresError` where a measurement is missing.
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from f3core.budget import Budget
 from f3core.errors import OutputError, PlanError
-from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal, scope
+from f3core.sites import GuidanceBranch, PruningAxis, Removal, Site, Structure, Target, scope
 
 if TYPE_CHECKING:
     from f3core.costs import Passes
@@ -71,7 +71,7 @@ class PruningPlan(_Frozen):
     adapter: str
     method: str
     criterion: str
-    target: AttentionKind
+    target: Target
     branch: GuidanceBranch = GuidanceBranch.BOTH
     axis: PruningAxis
     ratio: float = Field(ge=0, le=1)
@@ -121,6 +121,11 @@ class PruningPlan(_Frozen):
     def ranked(self) -> bool:
         """Whether the criterion chose among the units; no method does that whose removals are its own."""
         return not any(removal.own for removal in self.removals.values())
+
+    @property
+    def structural(self) -> bool:
+        """Whether what it leaves is a smaller model, of fewer blocks, rather than a model that attends to less."""
+        return self.target is Structure.BLOCK
 
     @property
     def goal(self) -> str:
@@ -221,7 +226,7 @@ def ranges_from(levels: Sequence[float], starts: Sequence[int]) -> tuple[StepRan
     return tuple(StepRange(high=high, low=low) for high, low in itertools.pairwise(bounds))
 
 
-def by_layer(sites: Iterable[AttentionSite]) -> dict[str, tuple[str, ...]]:
+def by_layer(sites: Iterable[Site]) -> dict[str, tuple[str, ...]]:
     """The sites (fqns) of each layer, which is those of one index in one component; early layers first.
 
     A layer has the name of its only site, or the path that its sites share.
@@ -246,7 +251,7 @@ def _anywhere(site: str, step_range: int) -> bool:
 
 
 def make_units(
-    sites: Iterable[AttentionSite],
+    sites: Iterable[Site],
     axis: PruningAxis,
     ranges: int,
     occurs: Callable[[str, int], bool] = _anywhere,

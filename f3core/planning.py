@@ -15,14 +15,28 @@ from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.scores import Scores, ScoresHeader
 from f3core.selection import Front
-from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal, lasts
+from f3core.sites import (
+    AttentionKind,
+    AttentionSite,
+    Block,
+    GuidanceBranch,
+    PruningAxis,
+    Removal,
+    Site,
+    Structure,
+    Target,
+    lasts,
+)
 
 
-def scored_sites(header: ScoresHeader) -> tuple[AttentionSite, ...]:
+def scored_sites(header: ScoresHeader) -> tuple[Site, ...]:
     """The sites that were scored, as far as a plan needs to know them: where they are and what they can lose."""
-    sites = []
+    sites = list[Site]()
     for index, fqn in enumerate(header.sites):
         component, _, path = fqn.partition(".")
+        if fqn in header.blocks:
+            sites.append(Block.placed(component, path, header.layers[index], header.blocks[fqn]))
+            continue
         removals, lasting = (_from_words(listed.get(fqn, {})) for listed in (header.removals, header.lasting))
         layer = header.layers[index] if header.layers else index
         framed = fqn in header.framed
@@ -34,7 +48,7 @@ def _from_words(removals: Mapping[str, Sequence[str]]) -> dict[AttentionKind, tu
     return {AttentionKind(kind): tuple(map(Removal, ways)) for kind, ways in removals.items()}
 
 
-def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Removal]:
+def chosen_removals(job: Job, sites: Iterable[Site]) -> dict[str, Removal]:
     """What is to be done at each site that holds the spec's target, by fqn: the spec's removal, or at sites that cannot
     do it their own default.
 
@@ -42,12 +56,14 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     the spec's axis goes by steps, or prunes one branch of guidance.
     """
     spec, sites = job.file.spec.prune, list(sites)
-    method: Method = job.registry.make("method", spec.method)
+    method: Method = job.registry.make("method", spec.method.name, spec.method.options)
     if method.removals:
         return _own_removals(job, method, sites)
-    able = {site.fqn: listed for site in sites if (listed := site.removals.get(spec.target, ()))}
+    able = {site.fqn: listed for site in sites if (listed := site.ways(spec.target))}
     if not able:
-        raise job.file.error(("prune", "target"), f"no site of this model can lose {spec.target}")
+        raise job.file.error(("prune", "target"), _nowhere(spec.target, sites))
+    if spec.target is Structure.BLOCK and method.needs_scores:
+        _check_criterion(job)
     every = dict.fromkeys(removal for listed in able.values() for removal in listed)
     if spec.removal is not None and spec.removal not in every:
         message = f"no site can lose {spec.target} by {spec.removal}; {suggest(str(spec.removal), map(str, every))}"
@@ -65,6 +81,23 @@ def chosen_removals(job: Job, sites: Iterable[AttentionSite]) -> dict[str, Remov
     return chosen
 
 
+def _nowhere(target: Target, sites: Sequence[Site]) -> str:
+    """Why nothing can be pruned."""
+    fixed = next((site for site in sites if isinstance(site, Block) and site.fixed), None)
+    if target is Structure.BLOCK and fixed is None:
+        return "the adapter of this model does not say of what blocks it is made, so none can be taken out"
+    why = f": {fixed.fqn} cannot go, because {fixed.fixed}" if fixed else ""
+    return f"no site of this model can lose {target}{why}"
+
+
+def _check_criterion(job: Job) -> None:
+    """Raises `SpecError` for a criterion that scores attention, of which whole blocks have none of their own."""
+    name, every = job.file.spec.prune.criterion.name, job.registry.classes("criterion")
+    if every[name].needs_scores and not every[name].needs_impact:
+        able = ", ".join(sorted(n for n, c in every.items() if c.needs_impact or not c.needs_scores))
+        raise job.file.error(("prune", "criterion"), f"criterion {name!r} scores attention; blocks take one of {able}")
+
+
 def priced(method: str, ratio: float | None, seed: int) -> list[Any]:
     """For what removals of a method's own the costs of unscored `Scores` are."""
     return [method, ratio, seed]
@@ -72,21 +105,23 @@ def priced(method: str, ratio: float | None, seed: int) -> list[Any]:
 
 def must_rank(job: Job) -> None:
     """Raises `SpecError` for a job whose method ranks nothing, where scores or criteria are all that it is about."""
-    name = job.file.spec.prune.method
-    if job.registry.make("method", name).removals:
+    name = job.file.spec.prune.method.name
+    if not job.registry.classes("method")[name].needs_scores:
         raise job.file.error(("prune", "method"), f"method {name!r} ranks nothing, so there is nothing to score")
 
 
-def _own_removals(job: Job, method: Method, sites: Iterable[AttentionSite]) -> dict[str, Removal]:
+def _own_removals(job: Job, method: Method, sites: Iterable[Site]) -> dict[str, Removal]:
     """What a method with removals of its own does at each site that can bear it: the same in every forward, as it ranks
     nothing. Raises `SpecError` where the spec asks for something else."""
     spec = job.file.spec.prune
-    removal = method.removals.get(spec.target)
+    removal = method.removals.get(spec.target) if isinstance(spec.target, AttentionKind) else None
     if removal is None:
         allowed = suggest(str(spec.target), map(str, method.removals))
-        raise job.file.error(("prune", "target"), f"method {spec.method!r} does nothing to {spec.target}; {allowed}")
+        raise job.file.error(
+            ("prune", "target"), f"method {spec.method.name!r} does nothing to {spec.target}; {allowed}"
+        )
     if spec.removal not in (None, removal):
-        message = f"method {spec.method!r} has a way of its own, {removal}; leave the removal out (null)"
+        message = f"method {spec.method.name!r} has a way of its own, {removal}; leave the removal out (null)"
         raise job.file.error(("prune", "removal"), message)
     for key, asked, message in (
         ("budget", spec.budget is not None, "ranks nothing, so it cannot meet a budget; give prune.ratio instead"),
@@ -94,7 +129,7 @@ def _own_removals(job: Job, method: Method, sites: Iterable[AttentionSite]) -> d
         ("branch", spec.branch is not GuidanceBranch.BOTH, "works in both branches of guidance; leave the branch out"),
     ):
         if asked:
-            raise job.file.error(("prune", key), f"method {spec.method!r} {message}")
+            raise job.file.error(("prune", key), f"method {spec.method.name!r} {message}")
     chosen = {site.fqn: removal for site in sites if site.can(spec.target, removal)}
     if not chosen:
         raise job.file.error(("prune", "method"), f"no site of this model bears {removal} of {spec.target}")
@@ -113,13 +148,15 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
     sites = scored_sites(header)
     removals = chosen_removals(job, sites)
     entry: AdapterEntry = job.registry.entry("adapter", header.adapter)
-    method: Method = job.registry.make("method", spec.method)
+    method: Method = job.registry.make("method", spec.method.name, spec.method.options)
     budget = spec.budget if ratio is None else None
     ratio = spec.ratio if ratio is None else ratio
-    if method.removals and header.identity.get("priced") != priced(spec.method, ratio, spec.seed):
+    if method.removals and header.identity.get("priced") != priced(spec.method.name, ratio, spec.seed):
         raise PlanError(
-            f"what method {spec.method!r} costs at ratio {ratio} is not in these scores; it needs none: leave them out"
+            f"what method {spec.method.name!r} costs at ratio {ratio} is not in these scores; it needs none: leave them "
+            "out"
         )
+    whole = bool(method.removals) or spec.target is Structure.BLOCK  # done in every forward alike
     return method.plan(
         PlanRequest(
             adapter=header.adapter,
@@ -127,9 +164,9 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
             scores=scores,
             costs=Costs.model_validate(header.costs),
             target=spec.target,
-            axis=spec.axis or (PruningAxis.LAYER if method.removals else entry.default_axis),
+            axis=spec.axis or (PruningAxis.LAYER if whole else entry.default_axis),
             removals=removals,
-            criterion=job.registry.make("criterion", spec.criterion),
+            criterion=job.registry.make("criterion", spec.criterion.name, spec.criterion.options),
             ratio=ratio,
             budget=budget,
             branch=spec.branch,
@@ -141,6 +178,6 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
 
 def plan_front(plan: PruningPlan, registry: Registry) -> Front:
     """The best selections among a plan's units between nothing and all; `PruningPlan.choosing` makes plans of them."""
-    criterion: Criterion = registry.make("criterion", plan.criterion)
+    criterion: type[Criterion] = registry.classes("criterion")[plan.criterion]
     scores, savings = [unit.score for unit in plan.units], [unit.macs_saved for unit in plan.units]
     return front_of(plan.units, scores, savings, additive=criterion.additive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -143,6 +143,10 @@ class Registry:
                     raise
             raise PluginError(f"{kind} {name!r} does not take {dict(options or {})}: {why}") from error
 
+    def classes(self, kind: str) -> Mapping[str, Any]:
+        """By name, the classes that entries of a kind stand for, imported when one is asked for."""
+        return _Classes(self, kind)
+
     def denoiser_classes(self, source: str) -> Mapping[str, str] | None:
         """Denoiser classes of a model folder or hub id by component, or None if no plugin knows it."""
         found: Mapping[str, str] | None = self._manager.hook.f3core_denoiser_classes(source=source)
@@ -182,6 +186,22 @@ class Registry:
     def unsupported(self) -> dict[str, str]:
         """Denoiser classes that plugins know and cannot prune, with the reason."""
         return {name: why for told in self._manager.hook.f3core_unsupported() for name, why in told.items()}
+
+
+class _Classes(Mapping[str, Any]):
+    """The classes behind a registry's entries of one kind."""
+
+    def __init__(self, registry: Registry, kind: str) -> None:
+        self._registry, self._kind = registry, kind
+
+    def __getitem__(self, name: str) -> Any:
+        return self._registry.entry(self._kind, name).found()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry.names(self._kind))
+
+    def __len__(self) -> int:
+        return len(self._registry.names(self._kind))
 
 
 @lru_cache(maxsize=1)

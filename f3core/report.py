@@ -20,7 +20,7 @@ from f3core.evaluate import PairedTiming
 from f3core.footprint import Memory
 from f3core.plan import PruningPlan, Verdict
 from f3core.report_text import render, si, to_markdown
-from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, scope
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, Target, scope
 
 __all__ = [
     "Counts",
@@ -92,7 +92,7 @@ class PlanSummary(_Frozen):
     method: str
     criterion: str
     axis: PruningAxis
-    target: AttentionKind
+    target: Target
     branch: GuidanceBranch = GuidanceBranch.BOTH
     ratio: float
     budget: Budget | None = None

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from f3core.errors import ScoresError
 from f3core.impact import Array, Impact
-from f3core.sites import KINDS, AttentionKind, AttentionSite, GuidanceBranch, Removal
+from f3core.sites import KINDS, AttentionKind, AttentionSite, Block, GuidanceBranch, Removal, Site, Target, target_of
 
 VERSION = 1
 IMPACT = "impact"
@@ -56,6 +56,7 @@ class ScoresHeader:
     measures.
     ``removals``: what each site can lose and how, by fqn and kind, the default first; ``lasting``: those of them that
     are done at every step or at none; ``framed``: sites that are `AttentionSite.framed`.
+    ``blocks``: where each lies and what it needs, by fqn, where the sites are blocks (see `Block`).
     ``identity``: what else must agree for scores to be of one calibration (model, steps, seed, query stride).
     ``costs``: the model's `Costs` as JSON, so that a plan needs no weights.
     """
@@ -65,17 +66,18 @@ class ScoresHeader:
     heads: tuple[int, ...]
     levels: tuple[float, ...]
     passes: Mapping[str, Mapping[str, tuple[int, ...]]]
-    drift_target: AttentionKind
+    drift_target: Target
     unconditional: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
     removals: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     lasting: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     framed: tuple[str, ...] = ()
+    blocks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, Any] | None = None
 
     @classmethod
-    def of_sites(cls, sites: Iterable[AttentionSite], **other: Any) -> ScoresHeader:
+    def of_sites(cls, sites: Iterable[Site], **other: Any) -> ScoresHeader:
         """A header of these sites, in their order; ``other`` are the remaining fields."""
         every = list(sites)
         return cls(
@@ -83,7 +85,8 @@ class ScoresHeader:
             layers=tuple(site.index for site in every),
             removals={site.fqn: _in_words(site.removals) for site in every},
             lasting={site.fqn: _in_words(site.lasting) for site in every},
-            framed=tuple(site.fqn for site in every if site.framed),
+            framed=tuple(site.fqn for site in every if isinstance(site, AttentionSite) and site.framed),
+            blocks={site.fqn: site.place for site in every if isinstance(site, Block)},
             **other,
         )
 
@@ -97,7 +100,7 @@ class ScoresHeader:
         data = json.loads(text)
         if data.pop("version", None) != VERSION:
             raise ScoresError(f"scores were written in another format; this f3core reads version {VERSION}")
-        data["drift_target"] = AttentionKind(data["drift_target"])
+        data["drift_target"] = target_of(data["drift_target"])
         for name in ("sites", "heads", "levels", "layers", "framed"):
             data[name] = tuple(data[name])
         for name in ("removals", "lasting"):
@@ -107,7 +110,7 @@ class ScoresHeader:
         return cls(**data)
 
 
-def _in_words(removals: Mapping[AttentionKind, Sequence[Removal]]) -> dict[str, tuple[str, ...]]:
+def _in_words(removals: Mapping[Any, Sequence[Removal]]) -> dict[str, tuple[str, ...]]:
     return {str(kind): tuple(map(str, ways)) for kind, ways in removals.items()}
 
 
@@ -123,7 +126,7 @@ class Scores:
     impact: Impact | None = None
 
     @classmethod
-    def unscored(cls, sites: Sequence[AttentionSite], **header: Any) -> Scores:
+    def unscored(cls, sites: Sequence[Site], **header: Any) -> Scores:
         """Those of no prompt, which tell a plan what there is and what it costs. ``header``: its other fields."""
         return cls(ScoresHeader.of_sites(sites, heads=(0,) * len(sites), **header), {})
 

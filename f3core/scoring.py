@@ -23,6 +23,7 @@ from f3core.measure import Listener
 from f3core.planning import chosen_removals, priced
 from f3core.reducing import Reduction
 from f3core.scores import Scores
+from f3core.sites import AttentionKind, Structure
 from f3core.step_ranges import choose_ranges, usual_count
 
 TRIED = 2
@@ -51,6 +52,9 @@ def score(
     """Calibrate on the spec's prompts; ``folder`` keeps finished prompts for a resumed run. Into ``clips`` go those of
     the prompts on which removals are tried out, by place, as far as they are made now."""
     spec = job.file.spec.calibrate
+    target = job.file.spec.prune.target
+    if not isinstance(target, AttentionKind):
+        raise job.file.error(("prune", "target"), f"a {target} has no attention of its own to watch prompt by prompt")
     listener("Counting MACs", 0, 1)
     with model.adapter.observable(model.pipeline):
         found = costs(model.adapter, model.denoisers, inputs)
@@ -69,7 +73,7 @@ def score(
         steps=spec.steps,
         seed=noise_seeds(spec.seed, 1)[0],
         call=model.call,
-        target=job.file.spec.prune.target,
+        target=target,
         stride=spec.query_stride,
         batch_size=together(job, model),
         identity=calibration_identity(job, model, prompts),
@@ -94,8 +98,12 @@ def scored(
 
     Scores without a prompt where the spec's method ranks nothing.
     """
-    if job.registry.make("method", job.file.spec.prune.method).removals and not criteria:
+    spec = job.file.spec.prune
+    if not criteria and not job.registry.classes("method")[spec.method.name].needs_scores:
         return _unscored(job, model, inputs, listener)
+    if spec.target is Structure.BLOCK:
+        unscored = _unscored(job, model, inputs, listener)
+        return completed(job, model, unscored, listener, criteria=criteria, folder=folder)
     clips: dict[int, Tensor] | None = {} if _needs_impact(job, criteria) else None
     within = folder / "calibration" if folder else None
     scores = score(job, model, inputs, listener, folder=within, clips=clips)
@@ -105,9 +113,12 @@ def scored(
 def _unscored(job: Job, model: Model, inputs: Inputs, listener: Listener) -> Scores:
     """No more than what a generation is made of, and what its forwards cost."""
     spec, adapter = job.file.spec, model.adapter
-    method = job.registry.make("method", spec.prune.method)
+    method = job.registry.make("method", spec.prune.method.name, spec.prune.method.options)
     listener("Counting MACs", 0, 1)
-    reduction = Reduction(method, 1 - (spec.prune.ratio or 0.0), spec.prune.seed)
+    reduction = Reduction(method, 1 - (spec.prune.ratio or 0.0), spec.prune.seed) if method.removals else None
+    identity = {"priced": priced(spec.prune.method.name, spec.prune.ratio, spec.prune.seed)}
+    if reduction is None:
+        identity = calibration_identity(job, model, job.prompts(spec.calibrate.num_prompts, spec.calibrate.seed))
     with adapter.observable(model.pipeline), torch.no_grad():
         found = costs(adapter, model.denoisers, inputs, [spec.prune.target], reduction)
         with watch_forwards(adapter, model.denoisers) as seen:
@@ -116,12 +127,12 @@ def _unscored(job: Job, model: Model, inputs: Inputs, listener: Listener) -> Sco
     listener("Counting MACs", 1, 1)
     levels = sorted({level for each in seen.values() for level in each.levels}, reverse=True)
     return Scores.unscored(
-        model.sites,
+        model.places(spec.prune.target),
         adapter=adapter.name,
         levels=tuple(levels),
         passes={name: each.rows(levels) for name, each in seen.items()},
         drift_target=spec.prune.target,
-        identity={"priced": priced(spec.prune.method, spec.prune.ratio, spec.prune.seed)},
+        identity=identity,
         costs=found.model_dump(mode="json"),
     )
 
@@ -145,8 +156,9 @@ def completed(
     if not _needs_impact(job, criteria):
         return scores
     spec, header = job.file.spec, scores.header
-    target, removals = spec.prune.target, chosen_removals(job, model.sites)
-    gated = all(removals[site.fqn] in site.gated(target) for site in model.sites if site.fqn in removals)
+    target, places = spec.prune.target, model.places(spec.prune.target)
+    removals = chosen_removals(job, places)
+    gated = all(removals[site.fqn] in site.gated(target) for site in places if site.fqn in removals)
     count = usual_count(spec.prune.step_ranges, len(header.levels)) if gated else 1
     if count > len(header.levels):
         message = f"a generation of {len(header.levels)} steps has no {count} step ranges; ask for as many or fewer"
@@ -180,8 +192,8 @@ def completed(
 
 
 def _needs_impact(job: Job, criteria: Iterable[str]) -> bool:
-    asked = tuple(criteria) or (job.file.spec.prune.criterion,)
-    return any(job.registry.make("criterion", name).needs_impact for name in asked)
+    asked, every = tuple(criteria) or (job.file.spec.prune.criterion.name,), job.registry.classes("criterion")
+    return any(every[name].needs_impact for name in asked)
 
 
 def _digest(*parts: Any) -> str:

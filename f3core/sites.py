@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,22 @@ class AttentionKind(_Word):
     TEMPORAL = "TA"
 
 
+class Structure(_Word):
+    """What a plan can take away beside a kind of attention."""
+
+    BLOCK = "block"
+    """whole blocks of a denoiser: attention, feed-forward, convolutions and all"""
+
+
+Target = AttentionKind | Structure
+"""What a plan takes away."""
+
+
+def target_of(word: str) -> Target:
+    """The target that a spec or a file names by this word. Raises ValueError for an unknown one."""
+    return Structure(word) if word in {str(member) for member in Structure} else AttentionKind(word)
+
+
 KINDS = (AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL)
 """The order of the kinds wherever they index an array."""
 
@@ -48,6 +64,16 @@ class PruningAxis(_Word):
     """all sites of the target kind, over one step range"""
     CELL = "cell"
     """one site over one step range"""
+
+
+class Stage(_Word):
+    """Where in a denoiser a block lies."""
+
+    STACK = "stack"
+    """in a row of blocks that all work at one resolution"""
+    DOWN = "down"
+    MID = "mid"
+    UP = "up"
 
 
 class GuidanceBranch(_Word):
@@ -80,8 +106,39 @@ class Removal(_Word):
         return self in (Removal.REDUCE, Removal.MERGE)
 
 
+class _Place:
+    """What an attention site and a block have in common: a name, and what can be taken away there."""
+
+    component: str
+    path: str
+    removals: Mapping[Any, tuple[Removal, ...]]
+    lasting: Mapping[Any, tuple[Removal, ...]]
+
+    @property
+    def fqn(self) -> str:
+        """Dotted name in the pipeline, the place's identity in scores and plans."""
+        return f"{self.component}.{self.path}"
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of all modules that go, or change, with it."""
+        raise NotImplementedError
+
+    def can(self, target: Target, removal: Removal) -> bool:
+        """Whether a removal of a target is sound here."""
+        return removal in self.ways(target)
+
+    def ways(self, target: Target) -> tuple[Removal, ...]:
+        """The removals of a target that are sound here, the default first."""
+        return self.removals.get(target, ())
+
+    def gated(self, target: Target) -> tuple[Removal, ...]:
+        """The removals of a target that may be done at some steps only, the default first."""
+        return tuple(r for r in self.removals.get(target, ()) if r not in self.lasting.get(target, ()))
+
+
 @dataclass(frozen=True)
-class AttentionSite:
+class AttentionSite(_Place):
     """One attention module of a denoiser.
 
     ``component`` names the denoiser in its pipeline, ``path`` the module in the denoiser (dotted), ``index`` the
@@ -110,24 +167,92 @@ class AttentionSite:
     lasting: Mapping[AttentionKind, tuple[Removal, ...]] = field(default_factory=dict)
 
     @property
-    def fqn(self) -> str:
-        """Dotted name in the pipeline, the site's identity in scores and plans."""
-        return f"{self.component}.{self.path}"
+    def modules(self) -> tuple[str, ...]:
+        """The module and its companions."""
+        return (self.path, *self.companions)
 
-    def can(self, kind: AttentionKind, removal: Removal) -> bool:
+    def can(self, target: Target, removal: Removal) -> bool:
         """Whether a removal of a kind is sound here: one that is listed, or one of a method's own."""
         if removal is Removal.REDUCE:
-            return kind is AttentionKind.TEMPORAL and Removal.SELF_ONLY in self.removals.get(kind, ())
+            return target is AttentionKind.TEMPORAL and Removal.SELF_ONLY in self.removals.get(target, ())
         if removal is Removal.MERGE:
-            return kind is AttentionKind.SELF and self.framed
-        return removal in self.removals.get(kind, ())
-
-    def gated(self, kind: AttentionKind) -> tuple[Removal, ...]:
-        """The removals of a kind that may be done at some steps only, the default first."""
-        return tuple(r for r in self.removals.get(kind, ()) if r not in self.lasting.get(kind, ()))
+            return target is AttentionKind.SELF and self.framed
+        return super().can(target, removal)
 
 
-def lasts(fqn: str, target: AttentionKind, removal: Removal) -> str:
+@dataclass(frozen=True)
+class Part:
+    """One module of a block, and what stands for it once the block is skipped.
+
+    Skipped, it hands on its first argument, or those that ``hands`` names, as a tuple where there are several; as a
+    tuple of one where it is asked for by ``return_dict=False``, as diffusers' transformers are. ``channels``: only so
+    many of the first channels (dimension 1), where it is given more to take in than it hands on.
+    """
+
+    path: str
+    hands: tuple[str, ...] = ()
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Block(_Place):
+    """A block of a denoiser: what is skipped, or taken out, as one.
+
+    ``path`` names it, ``index`` is its place on the layer axis: blocks of one index go together. ``parts``: its
+    modules, in the order in which they run; the output of the last is the block's. ``fixed``: why it cannot go, as a
+    clause; None where it can. ``needs``: paths of blocks without which alone it can go, such as all that lie between
+    the downsampler and the upsampler that it consists of. ``stage``, ``level`` (0 is the outermost, of the full
+    resolution) and ``number`` (its place in its stage of that level, in a stack its depth) say where it lies.
+    """
+
+    component: str
+    path: str
+    index: int
+    parts: tuple[Part, ...]
+    stage: Stage = Stage.STACK
+    level: int = 0
+    number: int = 0
+    needs: tuple[str, ...] = ()
+    fixed: str | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it lies and what it needs, as JSON takes it: all that plans are made from beside names."""
+        return {
+            "stage": str(self.stage),
+            "level": self.level,
+            "number": self.number,
+            "needs": list(self.needs),
+            "fixed": self.fixed,
+        }
+
+    @classmethod
+    def placed(cls, component: str, path: str, index: int, place: Mapping[str, Any]) -> Block:
+        """A block as far as plans need to know it: the inverse of `place`, without its modules."""
+        stage, needs = Stage(place["stage"]), tuple(place["needs"])
+        return cls(component, path, index, (), stage, place["level"], place["number"], needs, place["fixed"])
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Those of its parts."""
+        return tuple(part.path for part in self.parts)
+
+    @property
+    def removals(self) -> Mapping[Structure, tuple[Removal, ...]]:  # type: ignore[override]
+        """What can be done: taken out whole, at every step."""
+        return {} if self.fixed else {Structure.BLOCK: (Removal.DROP,)}
+
+    @property
+    def lasting(self) -> Mapping[Structure, tuple[Removal, ...]]:  # type: ignore[override]
+        """Blocks leave the model, so at every step or at none."""
+        return {Structure.BLOCK: (Removal.DROP,)}
+
+
+Site = AttentionSite | Block
+"""A place where something can be taken away."""
+
+
+def lasts(fqn: str, target: Target, removal: Removal) -> str:
     """Why a plan that prunes ``fqn`` in some forwards only is refused."""
     return (
         f"{fqn} can lose {target} by {removal} at every step or at none, because other steps need what it computes; "
@@ -135,7 +260,7 @@ def lasts(fqn: str, target: AttentionKind, removal: Removal) -> str:
     )
 
 
-def scope(target: AttentionKind, branch: GuidanceBranch) -> str:
+def scope(target: Target, branch: GuidanceBranch) -> str:
     """What a plan prunes, in words: ``TA``, ``TA of the unconditional branch``."""
     return str(target) if branch is GuidanceBranch.BOTH else f"{target} of the {branch} branch"
 

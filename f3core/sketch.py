@@ -24,7 +24,7 @@ from f3core.surgery import Pruned, apply_plan_
 def check_unpruned(source: str, denoisers: Mapping[str, nn.Module]) -> None:
     """Raises `ModelError` for a model that is pruned already: a plan starts from the whole one."""
     for name, denoiser in denoisers.items():
-        if isinstance(denoiser, Pruned) and denoiser.f3_plan is not None:
+        if isinstance(denoiser, Pruned) and denoiser.f3_plan is not None and not denoiser.f3_plan.structural:
             raise ModelError(f"{source}: its {name} is pruned already; start from the unpruned model")
 
 
@@ -36,16 +36,21 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float | None]) -> 
     the model is pruned already.
     """
     spec = job.file.spec
-    method: Method = job.registry.make("method", spec.prune.method)
-    if not method.removals and job.registry.make("criterion", spec.prune.criterion).needs_scores:
-        names = job.registry.names("criterion")
-        free = ", ".join(sorted(n for n in names if not job.registry.make("criterion", n).needs_scores))
+    method: Method = job.registry.make("method", spec.prune.method.name, spec.prune.method.options)
+    criteria = job.registry.classes("criterion")
+    if method.needs_scores and criteria[spec.prune.criterion.name].needs_scores:
+        free = ", ".join(sorted(name for name, one in criteria.items() if not one.needs_scores))
         raise PlanError(
-            f"criterion {spec.prune.criterion!r} ranks by scores: give --scores, or choose one that needs none ({free})"
+            f"criterion {spec.prune.criterion.name!r} ranks by scores: give --scores, or choose one that needs none "
+            f"({free})"
         )
     sketch = adapter.sketch(job.source, steps=spec.calibrate.steps, call=job.call)
     check_unpruned(job.source, sketch.denoisers)
-    sites = [site for name, denoiser in sketch.denoisers.items() for site in adapter.sites(denoiser, name)]
+    sites = [
+        site
+        for name, denoiser in sketch.denoisers.items()
+        for site in adapter.places(denoiser, name, spec.prune.target)
+    ]
     found, prices = [], None
     for ratio in ratios:
         share = spec.prune.ratio if ratio is None else ratio
@@ -59,7 +64,7 @@ def sketch_plans(job: Job, adapter: Adapter, ratios: Sequence[float | None]) -> 
             passes=sketch.rows,
             unconditional=sketch.unconditional,
             drift_target=spec.prune.target,
-            identity={"priced": priced(spec.prune.method, share, spec.prune.seed)} if method.removals else {},
+            identity={"priced": priced(spec.prune.method.name, share, spec.prune.seed)} if method.removals else {},
             costs=prices.model_dump(mode="json"),
         )
         plan = make_plan(job, unscored, ratio=ratio)

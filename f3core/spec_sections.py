@@ -20,24 +20,24 @@ from pydantic import (
 
 from f3core.budget import Budget
 from f3core.errors import suggest
-from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, Structure
 
 _Count = Annotated[int, Field(ge=1)]
 _T = TypeVar("_T")
 
 
-def _word(kind: Any) -> Any:
-    """Strict models take only members of an enum; a spec gives words."""
+def _word(*kinds: Any) -> Any:
+    """Strict models take only members of enums; a spec gives words."""
+    members = {str(member): member for kind in kinds for member in kind}
 
     def convert(value: Any) -> Any:
-        if value is None or isinstance(value, kind):
+        if value is None or isinstance(value, kinds):
             return value
-        allowed = [str(member) for member in kind]
-        if value not in allowed:
-            raise ValueError(f"unknown {value!r}: {suggest(str(value), allowed)}")
-        return kind(value)
+        if not isinstance(value, str) or value not in members:
+            raise ValueError(f"unknown {value!r}: {suggest(str(value), members)}")
+        return members[value]
 
-    return BeforeValidator(convert, json_schema_input_type=Literal[tuple(str(m) for m in kind)])
+    return BeforeValidator(convert, json_schema_input_type=Literal[tuple(members)])
 
 
 def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
@@ -83,7 +83,7 @@ Choices = Annotated[tuple[AChoice, ...], Field(strict=False)]
 DEFAULT_RATIO = 0.5
 _Ratio = Annotated[float, Field(ge=0, le=1)]
 _Seed = Annotated[int, Field(ge=0)]
-_Target = Annotated[AttentionKind, _word(AttentionKind)]
+_Target = Annotated[AttentionKind | Structure, _word(AttentionKind, Structure)]
 _Ratios = Annotated[tuple[_Ratio, ...], Field(strict=False), AfterValidator(_distinct)]
 _Targets = Annotated[tuple[_Target, ...], Field(strict=False), AfterValidator(_distinct)]
 _Seeds = Annotated[tuple[_Seed, ...], Field(strict=False), AfterValidator(_distinct)]
@@ -127,10 +127,10 @@ class CalibrateSpec(Section):
 class PruneSpec(Section):
     """What goes."""
 
-    method: str = "f3"
+    method: AChoice = Choice(name="f3")
     target: _Target = AttentionKind.TEMPORAL
     axis: Annotated[PruningAxis | None, _word(PruningAxis)] = Field(None, description="the adapter's own when left out")
-    criterion: str = "aas"
+    criterion: AChoice = Choice(name="aas")
     ratio: _Ratio | None = Field(None, description="share of the units that goes; 0.5 when there is no budget either")
     budget: Budget | None = Field(None, description="what to save, or what it may cost, instead of a ratio")
     removal: Annotated[Removal | None, _word(Removal)] = Field(None, description="the site's first when left out")
@@ -190,9 +190,15 @@ def _listed(given: Any) -> Any:
 
 
 class CompareRow(Section):
-    """One row of a comparison: what is pruned, what accelerates it, or both."""
+    """One row of a comparison: another model, what is pruned, what accelerates it, or several of these."""
 
     name: str = Field(min_length=1, description="as tables and the picture show it")
+    source: str | None = Field(
+        None,
+        min_length=1,
+        description="another model in the place of the spec's, such as a student of it, called in the same way: a hub "
+        "id, a local folder, or a registered name",
+    )
     prune: PruneSpec | None = Field(
         None, description="over the spec's own prune section, key by key; nothing is pruned when left out"
     )
@@ -204,8 +210,8 @@ class CompareRow(Section):
     def _does_something(self) -> CompareRow:
         if self.name == UNPRUNED:
             raise ValueError(f"{UNPRUNED!r} is the row of the model as it is, which is always there; give another name")
-        if self.prune is None and not self.accelerate:
-            raise ValueError("give prune, accelerate or both; the model as it is has a row already")
+        if self.source is None and self.prune is None and not self.accelerate:
+            raise ValueError("give source, prune, accelerate or several of them; the model as it is has a row already")
         return self
 
 

@@ -14,7 +14,8 @@ from f3core.clock import Clock, Gate
 from f3core.errors import ModelError, PlanError, suggest
 from f3core.guidance import join_rows, runs
 from f3core.reducing import Reduction
-from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, Removal, lasts
+from f3core.sites import AttentionKind, AttentionSite, Block, GuidanceBranch, Removal, Site, Target, lasts
+from f3core.skipping import check_blocks, skip_
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter
@@ -31,6 +32,8 @@ class Pruned(nn.Module):
     f3_clock: Clock
     f3_adapter: Adapter
     f3_plan: PruningPlan | None
+    f3_before: tuple[PruningPlan, ...] = ()
+    """plans that were carried out before ``f3_plan``, each of which left a smaller model"""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         clock, adapter = self.f3_clock, self.f3_adapter
@@ -95,8 +98,9 @@ def parameter_count(module: nn.Module) -> int:
 def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, component: str) -> Surgery:
     """Prune a denoiser in place as ``plan`` says for ``component``; any device, meta included.
 
-    An empty plan leaves it untouched; the plan it already has is not applied again. Raises `PlanError`, before
-    anything is altered, for a plan of another model or a removal that a site does not list.
+    An empty plan leaves it untouched; the plan it already has is not applied again. What a plan of blocks leaves is a
+    smaller model, which another plan may prune. Raises `PlanError`, before anything is altered, for a plan of another
+    model or a removal that a site does not list.
     """
     before = parameter_count(denoiser)
     gates = {fqn: ranges for fqn, ranges in plan.gates().items() if fqn.startswith(component + ".")}
@@ -105,21 +109,26 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
     present = getattr(denoiser, "f3_plan", None)
     if present == plan:
         return Surgery(tuple(gates), before, before, (), ())
-    if present is not None:
+    if present is not None and not present.structural:
         raise PlanError(f"{component} is pruned already, by another plan; start from the unpruned model")
     if plan.branch is not GuidanceBranch.BOTH and not adapter.tells_branches:
         raise PlanError(f"the plan prunes one branch of guidance, but adapter {adapter.name!r} cannot tell them apart")
     if plan.adapter != adapter.name:
         raise PlanError(f"the plan was made for adapter {plan.adapter!r}, the model's is {adapter.name!r}")
-    sites = {site.fqn: site for site in adapter.sites(denoiser, component)}
-    for fqn in gates:
-        _check(fqn, sites, plan.target, plan.removals[fqn])
-    step_ranges = plan.step_ranges if plan.gated() else ()
-    when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
-    own = reduction_of(plan)
-    restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges, plan.branch, own)
+    sites = {site.fqn: site for site in adapter.places(denoiser, component, plan.target)}
+    _check(plan, gates, sites)
+    former = (*denoiser.f3_before, present) if isinstance(denoiser, Pruned) and present is not None else ()
+    if plan.structural:
+        _take_out_(denoiser, adapter, [site for fqn, site in sites.items() if fqn in gates])
+    else:
+        step_ranges = plan.step_ranges if plan.gated() else ()
+        when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
+        own = reduction_of(plan)
+        restrict_(denoiser, adapter, sites.values(), plan.target, plan.removals, when, step_ranges, plan.branch, own)
     vars(denoiser)["f3_plan"] = plan
-    adapter.record(denoiser, plan, component)
+    if isinstance(denoiser, Pruned):  # else it is an unpruned, smaller model
+        vars(denoiser)["f3_before"] = former
+        adapter.record(denoiser, plan, component)
     return Surgery(
         sites=tuple(gates),
         parameters_before=before,
@@ -142,12 +151,12 @@ def restrict_all_(
     denoiser: nn.Module,
     adapter: Adapter,
     component: str,
-    target: AttentionKind,
+    target: Target,
     removal: Removal,
     reduction: Reduction | None = None,
 ) -> None:
     """Do one removal at every site that can, at every step; with this the engine measures what each would save."""
-    able = [site for site in adapter.sites(denoiser, component) if site.can(target, removal)]
+    able = [site for site in adapter.places(denoiser, component, target) if site.can(target, removal)]
     always = dict.fromkeys(site.fqn for site in able)
     restrict_(denoiser, adapter, able, target, dict.fromkeys(always, removal), always, reduction=reduction)
 
@@ -155,8 +164,8 @@ def restrict_all_(
 def restrict_(
     denoiser: nn.Module,
     adapter: Adapter,
-    sites: Iterable[AttentionSite],
-    target: AttentionKind,
+    sites: Iterable[Site],
+    target: Target,
     removals: Mapping[str, Removal],
     gates: Mapping[str, frozenset[int] | None],
     step_ranges: Sequence[StepRange] = (),
@@ -174,26 +183,48 @@ def restrict_(
         if step_ranges and gates[site.fqn] is not None and removals[site.fqn] not in site.gated(target):
             raise PlanError(lasts(site.fqn, target, removals[site.fqn]))
     clock = Clock(step_ranges, branch)
-    if not isinstance(denoiser, Pruned):
-        denoiser.__class__ = adapter.pruned_class(type(denoiser))
-    vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
+    _become_pruned_(denoiser, adapter, clock)
     for site in restricted:
         removal, gate = removals[site.fqn], Gate(clock, gates[site.fqn])
-        if removal.own:
+        if isinstance(site, Block):
+            skip_(denoiser, site, gate)
+        elif removal.own:
             assert reduction is not None
             module = reduction.at(denoiser.get_submodule(site.path), site, removal, adapter, gate)
             denoiser.set_submodule(site.path, module)
         else:
+            assert isinstance(target, AttentionKind), "attention sites lose kinds of attention"
             _restrict_site_(denoiser, adapter, site, target, removal, gate)
     return clock
 
 
-def _check(fqn: str, sites: dict[str, AttentionSite], target: AttentionKind, removal: Removal) -> None:
-    if fqn not in sites:
-        raise PlanError(f"the plan names site {fqn!r}, which this model does not have; {suggest(fqn, sites)}")
-    allowed = sites[fqn].removals.get(target, ())
-    if not sites[fqn].can(target, removal):
-        raise PlanError(f"{fqn} cannot lose {target} by {removal}; {suggest(str(removal), map(str, allowed))}")
+def _become_pruned_(denoiser: nn.Module, adapter: Adapter, clock: Clock) -> None:
+    if not isinstance(denoiser, Pruned):
+        denoiser.__class__ = adapter.pruned_class(type(denoiser))
+    vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
+
+
+def _take_out_(denoiser: nn.Module, adapter: Adapter, gone: Sequence[Site]) -> None:
+    """Take whole blocks out, for good."""
+    blocks, clock = [block for block in gone if isinstance(block, Block)], Clock()
+    for block in blocks:
+        skip_(denoiser, block, Gate(clock, None))
+    if not adapter.compact_(denoiser, blocks):
+        _become_pruned_(denoiser, adapter, clock)
+
+
+def _check(plan: PruningPlan, gates: Iterable[str], sites: Mapping[str, Site]) -> None:
+    blocks = [site for site in sites.values() if isinstance(site, Block)]
+    for fqn in gates:
+        if fqn not in sites:
+            raise PlanError(f"the plan names site {fqn!r}, which this model does not have; {suggest(fqn, sites)}")
+    check_blocks(blocks, [sites[fqn].path for fqn in gates])
+    for fqn in gates:
+        removal, allowed = plan.removals[fqn], sites[fqn].ways(plan.target)
+        if not sites[fqn].can(plan.target, removal):
+            raise PlanError(f"{fqn} cannot lose {plan.target} by {removal}; {suggest(str(removal), map(str, allowed))}")
+    if blocks and plan.gated():
+        raise PlanError("blocks leave the model at every step, or at none; choose axis: layer")
 
 
 def _restrict_site_(

@@ -22,7 +22,7 @@ from f3core.planning import make_plan
 from f3core.scores import Scores
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
-from f3core.sites import AttentionKind, AttentionSite, Removal
+from f3core.sites import Removal, Site, Target
 from f3core.spec import SpecFile, SweepSpec
 from f3core.sweep_rows import Outcome, Sweep, rows_of
 from f3core.trial import Trial
@@ -45,7 +45,8 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
         raise file.error(("prune", "budget"), "a sweep goes over ratios; give sweep.ratios, or --ratios")
     ratios = [ratio for ratio in section.ratios or (file.spec.prune.ratio,) if ratio]
     jobs = {seed: seeded(file, seed, output) for seed in section.seeds}
-    first, method = jobs[section.seeds[0]], file.spec.prune.method
+    first, method = jobs[section.seeds[0]], file.spec.prune.method.name
+    ranks = first.registry.classes("method")[method].needs_scores
     identity = {"run": "sweep", "spec": file.spec.model_dump(mode="json", exclude={"output"})}
     with workspace(first.output, identity, resume=resume) as work:
 
@@ -63,7 +64,7 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
             spec=file.name,
             source=file.spec.model.source,
             method=method,
-            criterion=None if first.registry.make("method", method).removals else file.spec.prune.criterion,
+            criterion=file.spec.prune.criterion.name if ranks else None,
             branch=file.spec.prune.branch,
             removal=file.spec.prune.removal,
             seeds=section.seeds,
@@ -87,14 +88,14 @@ def _one_seed(
     job: Job,
     model: Model,
     seed: int,
-    targets: Sequence[AttentionKind],
+    targets: Sequence[Target],
     ratios: Sequence[float],
     scratch: Path,
     listener: Listener,
     timed: bool,
 ) -> dict[str, Any]:
     """Outcomes of one seed as JSON, with what of the sweep they are the first to know."""
-    aimed = {target: _aimed(job, target, model.sites) for target in targets}
+    aimed = {target: _aimed(job, target, model.places(target)) for target in targets}
     trial, inputs = Trial.of(job, model), inputs_of(job, model)
     task, total = f"Seed {seed}: variants", 1 + len(targets) * len(ratios)
     listener(task, 0, total)
@@ -151,9 +152,9 @@ def _unpruned(seed: int, macs: int, parameters: int, quality: dict[str, dict[str
     )
 
 
-def _aimed(job: Job, target: AttentionKind, sites: Sequence[AttentionSite]) -> Job:
+def _aimed(job: Job, target: Target, sites: Sequence[Site]) -> Job:
     """The job with another target, and without the spec's removal where no site can lose the target that way."""
-    able = [removals for site in sites if (removals := site.removals.get(target))]
+    able = [removals for site in sites if (removals := site.ways(target))]
     if not able:
         place = ("sweep", "targets", ((job.file.spec.sweep or SweepSpec()).targets or ()).index(target))
         raise job.file.error(place, f"no site of this model can lose {target}")

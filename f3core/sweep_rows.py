@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from f3core.environment import Provenance
 from f3core.evaluate import PairedTiming
 from f3core.pace import Pace
-from f3core.sites import AttentionKind, GuidanceBranch, Removal
+from f3core.sites import GuidanceBranch, Removal, Target
 from f3core.stats import Figure
 
 
@@ -27,7 +27,7 @@ class Outcome(_Frozen):
     """
 
     seed: int
-    target: AttentionKind | None = None
+    target: Target | None = None
     ratio: float = 0.0
     pruned: tuple[str, ...] = ()
     units: int = 0
@@ -50,7 +50,7 @@ class Row(_Frozen):
     the outcomes. ``predicted_speedup``: of the denoiser, if time went with MACs.
     """
 
-    target: AttentionKind | None
+    target: Target | None
     removal: str
     ratio: float
     pruned: float

@@ -212,7 +212,7 @@ class CogVideoAdapter(Adapter):
         return module
 
     def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
-        denoiser.recorded = carried(plan, component)
+        denoiser.recorded = carried(plan, component, denoiser.f3_before)
 
 
 def _refuse_idle(call: Mapping[str, Any]) -> None:

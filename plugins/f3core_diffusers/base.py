@@ -212,7 +212,7 @@ class DiffusersAdapter(Adapter):
         return pruned_model_class(denoiser_class)
 
     def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
-        denoiser.register_to_config(**{CONFIG_KEY: carried(plan, component)})  # type: ignore[operator]
+        denoiser.register_to_config(**{CONFIG_KEY: carried(plan, component, denoiser.f3_before)})  # type: ignore[operator]
 
     @contextlib.contextmanager
     def observable(self, pipeline: Any) -> Iterator[None]:

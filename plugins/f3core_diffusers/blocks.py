@@ -10,8 +10,9 @@ from torch import nn
 from f3core.adapter import Sketch
 from f3core.clock import Gate
 from f3core.segments import argument
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Part, Removal, Segments, Stage
 from f3core_diffusers.base import DiffusersAdapter
+from f3core_diffusers.compacting import compact_stacks_
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Pattern, PatternSite
 from f3core_diffusers.sketch import LatentSize, codec_size, sketch
@@ -25,9 +26,14 @@ class BlocksAdapter(DiffusersAdapter):
     the rows are channels, frames, rows and columns in some order. ``text``: name and position of its text embeddings
     [..., T, C], whose C is the config's ``text_channels``, and T usually ``usual_text``, a number or the config's entry
     of that name. ``usual_call``: pipeline arguments whose defaults the pipeline decides in its code.
+
+    ``depths``: by path of a list of blocks, the config's entry for its length, where a model with fewer of them is one
+    of the same class. ``hands``: by path of a list, the arguments that a block gives back, where they are several.
     """
 
     stacks: ClassVar[Mapping[str, Mapping[str, Pattern]]]
+    depths: ClassVar[Mapping[str, str]] = {}
+    hands: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     video: ClassVar[str] = "hidden_states"
     axes: ClassVar[str] = "CFHW"
     text: ClassVar[tuple[str, int]] = ("encoder_hidden_states", 1)
@@ -48,6 +54,18 @@ class BlocksAdapter(DiffusersAdapter):
             for index, (block, patterns) in enumerate(self.layers(denoiser))
             for name, pattern in patterns.items()
         ]
+
+    def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        paths = [path for path, _ in self.layers(denoiser)]
+        found = []
+        for index, path in enumerate(paths):
+            stack, _, number = path.rpartition(".")
+            part = Part(path, self.hands.get(stack, ()))
+            found.append(Block(component, path, index, (part,), Stage.STACK, number=int(number)))
+        return found
+
+    def compact_(self, denoiser: nn.Module, gone: Sequence[Block]) -> bool:
+        return compact_stacks_(denoiser, gone, self.depths)
 
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
         return _pattern(site).segments(layout, call)

@@ -43,6 +43,7 @@ class WanAdapter(BlocksAdapter):
     conditional_first = True
     tells_branches = True
     stacks = {"blocks": BLOCK}  # noqa: RUF012
+    depths = {"blocks": "num_layers"}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
     text_channels = "text_dim"
     latent_size = staticmethod(latent_size)

@@ -20,6 +20,7 @@ from f3core_tokens.tps import TPSReducer
 
 
 class _TokenReduction(Method):
+    needs_scores = False
     removals: ClassVar[Mapping[AttentionKind, Removal]] = {AttentionKind.TEMPORAL: Removal.REDUCE}
 
     def plan(self, request: PlanRequest) -> PruningPlan:
