@@ -19,13 +19,13 @@ def framed(block: str, feature: Tensor, rows: int, frames: int, text: tuple[int,
     if feature.ndim == 3 and shape[0] == rows:
         visual = shape[1] - sum(text)
         if visual > 0 and visual % frames == 0:
-            return feature[:, text[0] : text[0] + visual].unflatten(1, (frames, -1))
+            return feature[:, text[0] : text[0] + visual].reshape(rows, frames, -1, shape[2])
     elif feature.ndim == 3 and shape[0] == rows * frames:
-        return feature.unflatten(0, (rows, frames))
+        return feature.reshape(rows, frames, -1, shape[2])
     elif feature.ndim == 3 and shape[0] % rows == 0 and shape[1] == frames:
-        return feature.unflatten(0, (rows, -1)).transpose(1, 2)
+        return feature.reshape(rows, -1, frames, shape[2]).transpose(1, 2)
     elif feature.ndim == 4 and shape[0] == rows * frames:
-        return feature.flatten(2).transpose(1, 2).unflatten(0, (rows, frames))
+        return feature.reshape(rows, frames, shape[1], -1).transpose(2, 3)
     elif feature.ndim == 5 and shape[0] == rows and shape[2] == frames:
         return feature.flatten(3).permute(0, 2, 3, 1)
     raise ModelError(_unknown(block, feature, rows, frames, text))

@@ -20,10 +20,10 @@ POSITIONS, FRAMES = 9, 3
 class Head(nn.Module):
     """Scores every element of sequences: [N, L, C] → [N, L], from itself, its neighbours and the whole sequence.
 
-    Features are put to zero mean and unit variance first, token by token, because a few channels of a deep block
-    outweigh all others. No spectral norm bounds the weights: its power iteration moves at every forward, so the state
-    would depend on into how many parts and processes a batch is split. The norm inside bounds scores instead. No batch
-    norm either: rows must not see each other.
+    Features are put to zero mean and unit variance first, token by token: their magnitude grows with depth and hangs on
+    the noise level. No spectral norm bounds the weights: its power iteration moves at every forward, so the state would
+    depend on into how many parts and processes a batch is split. The group norm inside bounds scores instead; it sees
+    one sequence at a time, as a batch norm would not, so that rows do not see each other.
     """
 
     def __init__(self, channels: int, width: int, reach: int) -> None:

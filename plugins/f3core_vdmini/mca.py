@@ -89,7 +89,8 @@ class MultiFrameAdversarialLoss(Loss):
         real = self._features(step, taught, shared.levels, shared.noise, gradient=False)
         assert self.opponent is not None
         of_real, of_fake = self.opponent(real), self.opponent(shared.fake)
-        step.figures |= {"mca_real": float(mean_score(of_real)), "mca_fake": float(mean_score(of_fake))}
+        step.figures["mca_real"] = mean_score(of_real).item()
+        step.figures["mca_fake"] = mean_score(of_fake).item()
         return hinge(of_real, of_fake)
 
     def _of_student(self, step: Step) -> _Shared:

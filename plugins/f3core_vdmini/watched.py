@@ -29,7 +29,7 @@ def chosen(loss: str, bench: Bench, blocks: Sequence[str]) -> tuple[str, ...]:
 
 
 def spread(bench: Bench, count: int) -> list[str]:
-    """``count`` of the matched blocks (all where there are fewer), as even over depth as can be, the last among them."""
+    """``count`` of the matched blocks (all where there are fewer), spread evenly over depth, the last among them."""
     matched = [path for path, _ in bench.matched]
     count = min(count, len(matched))
     return [matched[(i + 1) * len(matched) // count - 1] for i in range(count)]
