@@ -118,6 +118,10 @@ def resolve(
         if name in metrics[:i]:
             twice = f"metric {name!r} is asked for twice; its figures go by its name, so give it once"
             problems.extend(file.error(("evaluate", "metrics", i), twice).problems)
+    if spec.distill is not None:
+        check(("distill", "data"), "data set", spec.distill.data.name)
+        for i, loss in enumerate(spec.distill.losses):
+            check(("distill", "losses", i), "loss", loss.name)
     target = Path(output if output is not None else spec.output)
     if check_output and target.exists() and (not target.is_dir() or any(target.iterdir())):
         message = f"{target} is there already and is not overwritten; give another output, or remove it"
