@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from f3core.distillation.loss import Bench
+from f3core.distillation.watching import watching
 from f3core.errors import ModelError, suggest
 
 
@@ -38,20 +37,7 @@ def spread(bench: Bench, count: int) -> list[str]:
 def outputs(bench: Bench, paths: Sequence[str]) -> dict[str, Tensor]:
     """The outputs of those blocks of the teacher on the example row, the first tensor of each. Raises `ModelError` for
     a block that did not run."""
-    seen: dict[str, Tensor] = {}
-
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            seen[path] = output if isinstance(output, Tensor) else next(x for x in output if isinstance(x, Tensor))
-
-        return hook
-
     latents, levels, conditions = bench.example
-    with ExitStack() as stack, torch.no_grad():
-        for path in paths:
-            stack.callback(bench.teacher.get_submodule(path).register_forward_hook(note(path)).remove)
+    with torch.no_grad(), watching(bench.teacher, paths) as watched:
         bench.recipe.predict(bench.teacher, latents, levels, conditions)
-    for path in paths:
-        if path not in seen:
-            raise ModelError(f"block {path} of the teacher does not run in a forward, so no loss can look at it")
-    return seen
+    return watched.under({path: path for path in paths})

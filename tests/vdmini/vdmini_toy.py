@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from f3core.distillation.loss import Bench, Step
 from f3core.distillation.recipe import Conditions, Recipe
+from f3core.distillation.watching import watching
 
 CHANNELS, FRAMES, HEIGHT, WIDTH = 4, 3, 4, 4
 
@@ -101,20 +101,6 @@ class Toy(nn.Module):
         return self.leave(tokens).permute(0, 3, 1, 2).reshape(noisy.shape)
 
 
-@contextmanager
-def watched(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Notes the first tensor that each of those modules puts out, by path."""
-    seen: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for path in paths:
-
-            def note(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...], path: str = path) -> None:
-                seen[path] = output if isinstance(output, Tensor) else output[0]
-
-            stack.callback(model.get_submodule(path).register_forward_hook(note).remove)
-        yield seen
-
-
 def bench(
     teacher: nn.Module,
     student: nn.Module,
@@ -152,8 +138,8 @@ def step(
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if calls is not None:
             calls.append(gradient)
-        with torch.set_grad_enabled(gradient), watched(of.teacher, [path for path, _ in of.matched]) as seen:
-            return of.recipe.predict(of.teacher, noisy, levels, conditions), seen
+        with torch.set_grad_enabled(gradient), watching(of.teacher, [path for path, _ in of.matched]) as seen:
+            return of.recipe.predict(of.teacher, noisy, levels, conditions), seen.outputs
 
     def rows(draw: Callable[..., Tensor], purpose: str, shape: Sequence[int]) -> Tensor:
         return torch.stack([draw(shape, generator=generator(purpose, row)) for row in range(len(latents))])
@@ -161,7 +147,7 @@ def step(
     noise = rows(torch.randn, "noise", latents.shape[1:])
     levels = of.recipe.levels(rows(torch.rand, "level", ()))
     noisy = of.recipe.noised(latents, noise, levels)
-    with watched(of.student, [path for _, path in of.matched]) as seen:
+    with watching(of.student, [path for _, path in of.matched]) as seen:
         predicted = of.recipe.predict(of.student, noisy, levels, conditions)
-    features = {ours: seen[theirs] for ours, theirs in of.matched}
+    features = seen.under({student: teacher for teacher, student in of.matched})
     return Step(number, of, latents, noise, levels, conditions, noisy, predicted, features, watch_teacher, generator)
