@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from f3core.plan import PruningPlan, StepRange, Unit
     from f3core.reduction import Merger, Reducer
     from f3core.scores import Scores
+    from f3core.selection import Front
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Method(ABC):
     @abstractmethod
     def plan(self, request: PlanRequest) -> PruningPlan:
         """A frozen plan; pure, so the same request gives the same plan. Raises `PlanError`."""
+
+    @classmethod
+    def front(
+        cls, units: Sequence[Unit], scores: Sequence[float], savings: Sequence[int], criterion: type[Criterion]
+    ) -> Front:
+        """The selections among which a budget chooses, where units save ``savings`` each, in MACs or whatever else the
+        budget is of."""
+        from f3core.candidates import front_of
+
+        return front_of(units, scores, savings, additive=criterion.additive)
 
     def reducer(self, seed: int) -> Reducer:
         """What carries out `Removal.REDUCE`; ``seed`` decides what is drawn at random."""

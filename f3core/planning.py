@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from f3core.candidates import front_of
 from f3core.costs import Costs
 from f3core.errors import PlanError, suggest
 from f3core.hookspecs import AdapterEntry
@@ -180,4 +179,5 @@ def plan_front(plan: PruningPlan, registry: Registry) -> Front:
     """The best selections among a plan's units between nothing and all; `PruningPlan.choosing` makes plans of them."""
     criterion: type[Criterion] = registry.classes("criterion")[plan.criterion]
     scores, savings = [unit.score for unit in plan.units], [unit.macs_saved for unit in plan.units]
-    return front_of(plan.units, scores, savings, additive=criterion.additive)
+    method: type[Method] = registry.classes("method")[plan.method]
+    return method.front(plan.units, scores, savings, criterion)

@@ -6,6 +6,25 @@ from f3core.hookspecs import Entry, hookimpl
 
 
 @hookimpl
+def f3core_methods() -> list[Entry]:
+    home = "f3core_vdmini.methods"
+    return [
+        Entry("vdmini", f"{home}:VDMini", "the paper's rule for U-Nets: shallow pairs and the innermost level (VDMini)"),
+        Entry("importance", f"{home}:Importance", "the least important blocks, greedily under a budget"),
+        Entry("listed", f"{home}:Listed", "the blocks that the spec names"),
+    ]
+
+
+@hookimpl
+def f3core_criteria() -> list[Entry]:
+    home = "f3core_vdmini.criteria"
+    return [
+        Entry("change", f"{home}:Change", "1 − cosine of what a block takes and gives"),
+        Entry("output_drift", f"{home}:OutputDrift", "how far the denoiser's output moves without it"),
+    ]
+
+
+@hookimpl
 def f3core_losses() -> list[Entry]:
     return [
         Entry("task", "f3core_vdmini.task:TaskLoss", "what the teacher was trained by: noise, velocity or flow"),
