@@ -17,8 +17,15 @@ from f3core.spec_distill import DistillSpec
 from f3core.workspace import written
 
 FILE = "checkpoint.pt"
-_FREE = {"save_every", "sample_every", "samples", "keep_latents", "accumulate", "gradient_checkpointing"}
-"""settings of a spec that may be others when a training goes on: what is trained does not hang on them"""
+_RATE = {"learning_rate", "warmup", "clip_norm"}
+"""settings of an optimiser that may be others when a training goes on, such as after a loss that was not finite"""
+_FREE: dict[str, Any] = {
+    **dict.fromkeys(("save_every", "sample_every", "samples", "keep_latents"), True),
+    **dict.fromkeys(("accumulate", "gradient_checkpointing"), True),
+    "optimiser": _RATE,
+    "opponent": _RATE,
+}
+"""settings of a spec that may be; what is trained hangs on none but the rates"""
 
 
 def identity(bench: Bench, losses: Sequence[Loss], clips: int, spec: DistillSpec) -> dict[str, str]:
