@@ -100,5 +100,5 @@ class Impact:
             {site: Removal(removal) for site, removal in data["removals"].items()},
             tuple(StepRange.model_validate(r) for r in data["ranges"]),
             {component: tuple(weights) for component, weights in data["branches"].items()},
-            **{name: arrays[name] for name in cls.FIELDS if name in arrays},
+            **{name: arrays[name] for name in cls.FIELDS if name != "change" or name in arrays},
         )

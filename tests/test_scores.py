@@ -121,6 +121,7 @@ OTHER_HEADERS: dict[str, Any] = {
     "removals": {},
     "lasting": {"transformer.a": {"TA": ("drop",)}},
     "framed": ("transformer.a",),
+    "blocks": {"transformer.a": {"stage": "stack", "level": 0, "number": 0, "needs": [], "fixed": None}},
     "identity": {"seed": 1, "model": "m"},
     "costs": {"forward": {}, "sites": {}},
 }

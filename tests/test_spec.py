@@ -62,11 +62,28 @@ sweep:
 compare:
   seeds: [4]
   rows:
-    - {name: PAB, prune: null, accelerate: [pab, {cache: {every: 2}}]}
+    - {name: PAB, source: null, prune: null, accelerate: [pab, {cache: {every: 2}}]}
+distill:
+  data: {folder: {path: clips}}
+  losses: [task, {mca: {weight: 2.0}}]
+  steps: 200
+  batch_size: 4
+  accumulate: 2
+  optimiser: {learning_rate: 0.0005, betas: [0.9, 0.98], weight_decay: 0.0, warmup: 10, clip_norm: null}
+  opponent: {learning_rate: 0.001, betas: [0.0, 0.9], weight_decay: 0.1, warmup: 5, clip_norm: 2.0}
+  ema: 0.9
+  mixed_precision: bf16
+  gradient_checkpointing: true
+  caption_dropout: 0.2
+  keep_latents: false
+  save_every: 50
+  sample_every: 25
+  samples: 2
+  seed: 7
 output: runs/quickstart
 """
 LINES = VALID.splitlines()
-SECTIONS = {"version", "model", "calibrate", "prune", "evaluate", "sweep", "compare", "output"}
+SECTIONS = {"version", "model", "calibrate", "prune", "evaluate", "sweep", "compare", "distill", "output"}
 
 
 def line_of(key: str) -> int:
@@ -154,7 +171,7 @@ def test_specs_round_trip(data: dict[str, Any], flow: bool) -> None:
 def test_defaults_are_the_designs() -> None:
     spec = parse_spec("version: 1\nmodel: {source: a/b}\ncalibrate: {prompts: p}\noutput: o").spec
     prune = spec.prune
-    assert (prune.method, prune.criterion, prune.ratio, prune.axis) == ("f3", "aas", 0.5, None)
+    assert (prune.method.name, prune.criterion.name, prune.ratio, prune.axis) == ("f3", "aas", 0.5, None)
     assert prune.target is AttentionKind.TEMPORAL
     with pytest.raises(ValidationError):
         prune.ratio = 0.1  # type: ignore[misc]
@@ -193,7 +210,7 @@ def test_any_misspelt_key_is_refused_on_its_line(at: int, rng: random.Random) ->
         ("axis", "layers", "did you mean 'layer'? allowed: cell, layer, timestep"),
         ("axis", "3", "allowed: cell, layer, timestep"),
         ("target", "ta", "allowed: CA, SA, TA"),
-        ("target", "TX", "unknown 'TX': allowed: CA, SA, TA"),
+        ("target", "TX", "unknown 'TX': allowed: CA, SA, TA, block"),
         ("target", "[TA]", "allowed: CA, SA, TA"),
         ("removal", "self-only", "did you mean 'self_only'?"),
         ("dtype", "fp16", "'bfloat16'"),
@@ -224,7 +241,7 @@ def test_impossible_values_are_refused_on_their_line(key: str, value: str, says:
     ("key", "value", "column", "says"),
     [
         ("ratios", "[0.5, 1.5]", 17, "sweep.ratios.1: input should be less than or equal to 1, not 1.5"),
-        ("targets", "[TX]", 13, "sweep.targets.0: unknown 'TX': allowed: CA, SA, TA"),
+        ("targets", "[TX]", 13, "sweep.targets.0: unknown 'TX': allowed: CA, SA, TA, block"),
         ("seeds", "[0, -1]", 14, "sweep.seeds.1: input should be greater than or equal to 0, not -1"),
         ("seeds", "[true]", 11, "sweep.seeds.0: input should be a valid integer, not True"),
     ],
@@ -263,9 +280,9 @@ def test_what_is_no_mapping_is_refused(text: str) -> None:
 
 
 def test_yaml_problems_carry_file_line_and_column() -> None:
-    assert refusal(VALID + "prune: {}\n") == ["s.yaml:44:1: duplicate key 'prune'; first given on line 16"]
+    assert refusal(VALID + "prune: {}\n") == ["s.yaml:61:1: duplicate key 'prune'; first given on line 16"]
     assert refusal(changed("source", "!!python/name:os.system x"))[0].startswith("s.yaml:3:11: ")
-    assert refusal(VALID + "x: [")[0].startswith("s.yaml:44:5: not valid YAML")
+    assert refusal(VALID + "x: [")[0].startswith("s.yaml:61:5: not valid YAML")
 
 
 def test_overrides_change_values_and_leave_the_text() -> None:
@@ -370,4 +387,4 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_the_schema_offers_words_and_refuses_other_keys() -> None:
     prune = Spec.model_json_schema()["$defs"]["PruneSpec"]
     assert prune["additionalProperties"] is False
-    assert prune["properties"]["target"]["enum"] == ["CA", "SA", "TA"]
+    assert prune["properties"]["target"]["enum"] == ["CA", "SA", "TA", "block"]
