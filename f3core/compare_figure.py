@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from f3core.compare_rows import Comparison, Row
 
-POINT, FRONT = "#004488", "#BB5566"
+POINT, FRONT, OTHER = "#004488", "#BB5566", "#997700"
 LOGARITHMIC = 12
 """Where the slowest row takes this many times the fastest one's seconds, their axis is logarithmic."""
 NEAR = 15
@@ -85,18 +85,24 @@ def _panel(axes: Axes, found: Comparison, metric: str, name: str) -> None:
 
     shown = _shown(found, metric, name)
     for row, x, y in shown:
-        plain = row is found.rows[0]
+        label, color, marker = (
+            ("unpruned", INK, "D")
+            if row is found.rows[0]
+            else ("row of another model", OTHER, "s")
+            if row.source
+            else ("row", POINT, "o")
+        )
         axes.errorbar(
             [x],
             [y],
             yerr=[[row.figure(metric, name).half_width or 0.0]] * 2,
-            color=INK if plain else POINT,
-            marker="D" if plain else "o",
+            color=color,
+            marker=marker,
             markersize=6,
             elinewidth=0.9,
             capsize=2.5,
             linestyle="",
-            label="unpruned" if plain else "row",
+            label=label,
             zorder=3,
         )
     front = sorted((x, y) for row, x, y in shown if row.pareto[metric])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +16,9 @@ from f3core.footprint import Memory
 from f3core.pace import Pace
 from f3core.sites import Removal
 from f3core.stats import Figure
+
+if TYPE_CHECKING:
+    from f3core.plan import PruningPlan
 
 DAMAGE = "damage"
 """What stands for quality where nothing is measured by a metric: mean squared error to the unpruned clips."""
@@ -36,9 +41,24 @@ class Pruning(_Frozen):
     units: int
     removals: dict[Removal, int]
 
+    @classmethod
+    def of(cls, plan: PruningPlan) -> Pruning:
+        """What ``plan`` does, in short."""
+        return cls(
+            method=plan.method,
+            criterion=plan.criterion if plan.ranked else None,
+            scope=plan.scope,
+            axis=str(plan.axis),
+            goal=plan.goal,
+            pruned=tuple(unit.name for unit in plan.pruned),
+            units=len(plan.units),
+            removals=dict(Counter(plan.removals[site] for site in plan.gates())),
+        )
+
 
 class Outcome(_Frozen):
-    """One row under one seed. The unpruned model has neither ``pruning`` nor ``accelerators``.
+    """One row under one seed. The unpruned model has neither ``pruning`` nor ``accelerators``, nor has a row of another
+    model, of ``source``, that is compared as it is.
 
     ``macs``: multiply-adds that the denoisers executed for one clip; ``predicted``: the share that the plan leaves,
     where it is the plan alone that saves, for as many steps. ``parameters`` of the denoisers. ``damage``: mean squared
@@ -48,6 +68,7 @@ class Outcome(_Frozen):
 
     seed: int
     name: str
+    source: str | None = None
     pruning: Pruning | None = None
     accelerators: tuple[str, ...] = ()
     macs: int
@@ -62,16 +83,17 @@ class Outcome(_Frozen):
 class Row(_Frozen):
     """One row over all seeds.
 
-    MACs, parameters and the units ``pruned`` are means over seeds, whose plans may differ; ``share``: of the unpruned
-    model's MACs, counted, and as ``predicted``. ``seconds`` of one clip are the unpruned model's (median), divided by
-    the row's ``speedup`` (median over interleaved pairs), so that a slow spell of the machine does not count against
-    one row. ``memory``: bytes that one generation adds at its peak. Figures carry their 95 % interval over seeds.
-    ``pareto``, by metric: no other row is as fast and as good by the metric's telling figure, and better in one of the
-    two.
+    ``source``: the model that stands in the place of the spec's; None for that itself. MACs, parameters and the units
+    ``pruned`` are means over seeds, whose plans may differ; ``share``: of the unpruned model's MACs, counted, and as
+    ``predicted``. ``seconds`` of one clip are the unpruned model's (median), divided by the row's ``speedup`` (median
+    over interleaved pairs), so that a slow spell of the machine does not count against one row. ``memory``: bytes that
+    one generation adds at its peak. Figures carry their 95 % interval over seeds. ``pareto``, by metric: no other row
+    is as fast and as good by the metric's telling figure, and better in one of the two.
     """
 
     name: str
     what: str
+    source: str | None = None
     accelerators: tuple[str, ...]
     pruned: float
     units: int
@@ -153,7 +175,7 @@ def pareto(costs: Sequence[float], values: Sequence[float], higher_is_better: bo
 
 def _row(mine: Sequence[Outcome], before: Mapping[int, int], unpruned: Pace | None) -> Row:
     first = mine[0]
-    plain = first.pruning is None and not first.accelerators
+    plain = first.source is None and first.pruning is None and not first.accelerators
     timing = next((o.timing for o in mine if o.timing), None)
     timed = unpruned is not None and (timing is not None or plain)
     speedup = Pace.speedup(timing) if timed else None
@@ -161,6 +183,7 @@ def _row(mine: Sequence[Outcome], before: Mapping[int, int], unpruned: Pace | No
     return Row(
         name=first.name,
         what=_what(mine),
+        source=first.source,
         accelerators=first.accelerators,
         pruned=statistics.fmean(len(o.pruning.pruned) if o.pruning else 0 for o in mine),
         units=first.pruning.units if first.pruning else 0,
@@ -180,8 +203,8 @@ def _row(mine: Sequence[Outcome], before: Mapping[int, int], unpruned: Pace | No
 
 
 def _what(mine: Sequence[Outcome]) -> str:
-    """A row in words, such as ``f3 (aas) on TA, ratio 0.5, axis layer: self_only; with pab``."""
-    pruning, words = mine[0].pruning, []
+    """A row in words, such as ``runs/student; f3 (aas) on TA, ratio 0.5, axis layer: self_only; with pab``."""
+    pruning, words = mine[0].pruning, [mine[0].source] if mine[0].source else []
     if pruning:
         by = f" ({pruning.criterion})" if pruning.criterion else ""
         done = " + ".join(dict.fromkeys(str(r) for o in mine if o.pruning for r in o.pruning.removals)) or "nothing"

@@ -124,6 +124,11 @@ def notes(found: Comparison) -> Iterator[str]:
             "Counted and predicted shares differ where a generation does otherwise than the single forwards that are "
             "priced: it folds weights again as a range of pruned steps begins, or feeds tokens one by one from a cache."
         )
+    if any(row.source for row in found.rows):
+        yield (
+            f"Rows of another model generate as {found.source} does, with the same call, and are measured against it; "
+            "what they prune was scored on that other model."
+        )
     if found.calibrated != found.steps:
         yield f"Plans predict for the {found.calibrated} calibrated steps, so nothing is predicted for {found.steps}."
     by = "denoiser seconds" if found.timed_clips else "MACs"
@@ -177,7 +182,8 @@ def to_csv(found: Comparison) -> str:
 
 
 def _numbers(found: Comparison, row: Row) -> Iterator[tuple[str, object]]:
-    yield from (("row", row.name), ("what", row.what), ("units_pruned", row.pruned), ("units", row.units))
+    yield from (("row", row.name), ("what", row.what), ("source", row.source or found.source))
+    yield from (("units_pruned", row.pruned), ("units", row.units))
     yield from (("macs", row.macs), ("macs_share", row.share), ("macs_share_predicted", row.predicted))
     yield "parameters", row.parameters
     for name, pace in (("seconds", row.seconds), ("speedup", row.speedup)):

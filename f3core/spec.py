@@ -76,21 +76,31 @@ class SpecFile:
     name: str = "<spec>"
     overrides: tuple[str, ...] = ()
     places: Mapping[yaml_source.Path, yaml_source.Place] = field(default_factory=dict)
-    prune_at: yaml_source.Path = ("prune",)
-    """where the prune section was taken from"""
+    taken: Mapping[yaml_source.Path, yaml_source.Path] = field(default_factory=dict)
+    """of what stands in the place of the spec's own, where it was taken from"""
 
     def error(self, path: Sequence[str | int], message: str) -> SpecError:
         """A `SpecError` that points at ``path``, or at the override that set it."""
-        path = (*self.prune_at, *path[1:]) if path[:1] == ("prune",) else tuple(path)
+        path = tuple(path)
+        for place, origin in self.taken.items():
+            if path[: len(place)] == place:
+                path = (*origin, *path[len(place) :])
+                break
         return SpecError(f"{_where(self.name, path, self.places, self.overrides)}: {message}")
 
     def of_row(self, index: int) -> SpecFile:
-        """The spec whose prune section is that of a row of the comparison, which has one; errors point there."""
+        """The spec whose model and prune section are those of a row of the comparison, where it has them; errors of
+        either point there."""
         assert self.spec.compare is not None
-        prune = self.spec.compare.rows[index].prune
-        assert prune is not None
-        at = ("compare", "rows", index, "prune")
-        return dataclasses.replace(self, spec=self.spec.model_copy(update={"prune": prune}), prune_at=at)
+        row, at = self.spec.compare.rows[index], ("compare", "rows", index)
+        parts: dict[str, Any] = {}
+        taken: dict[yaml_source.Path, yaml_source.Path] = {}
+        if row.prune is not None:
+            parts["prune"], taken[("prune",)] = row.prune, (*at, "prune")
+        if row.source is not None:
+            parts["model"] = self.spec.model.model_copy(update={"source": row.source})
+            taken[("model", "source")] = (*at, "source")
+        return dataclasses.replace(self, spec=self.spec.model_copy(update=parts), taken=taken)
 
 
 def load_spec(source: str | Path, overrides: Iterable[str] = ()) -> SpecFile:

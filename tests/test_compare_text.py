@@ -127,6 +127,44 @@ def test_markdown_holds_one_table_of_everything() -> None:
     assert "| F3 + PAB | f3 (aas) on TA, ratio 0.5, axis layer: self_only; with pab (range: 2) | 2 of 4 |" in text
 
 
+def test_rows_of_another_model_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    usual = comparison()
+    outcomes = [o.model_copy(update={"source": "runs/s"} if o.name == "PAB" else {}) for o in usual.outcomes]
+    telling, made = rows_of(outcomes, usual.higher_is_better)
+    found = usual.model_copy(update={"outcomes": tuple(outcomes), "rows": tuple(made), "telling": telling})
+    assert found.rows[6].what == "runs/s; with pab (range: 2)"
+    assert [line["source"] for line in csv.DictReader(io.StringIO(compare_text.to_csv(found)))][5:8] == [
+        "m",
+        "runs/s",
+        "m",
+    ]
+    note = "Rows of another model generate as m does"
+    assert [any(n.startswith(note) for n in compare_text.notes(each)) for each in (found, usual)] == [True, False]
+    told: list[list[str]] = []
+    legend = Figure.legend
+    monkeypatch.setattr(
+        Figure,
+        "legend",
+        lambda self, handles, labels, **how: (told.append(list(labels)), legend(self, handles, labels, **how)),
+    )
+    for each in (found, usual):
+        compare_figure.draw(each, tmp_path / "c.png")
+    assert [sorted(labels) for labels in told] == [
+        ["Pareto front", "row", "row of another model", "unpruned"], ["Pareto front", "row", "unpruned"]
+    ]  # fmt: skip
+
+
+def test_a_model_as_it_is_counts_as_unpruned_only_if_it_is_the_specs() -> None:
+    outcomes = [outcome(0, place, (), timed=place > 1) for place in range(3)]
+    bare = {"pruning": None, "accelerators": (), "predicted": None}
+    outcomes[1] = outcomes[1].model_copy(update={**bare, "source": "runs/s"})
+    _, (unpruned, other, _) = rows_of(outcomes, {})
+    assert unpruned.speedup is not None
+    assert (other.what, other.speedup) == ("runs/s", None)
+
+
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     odd = [r"$\frac$ [bold]a[/red]", r"[/] \alpha $_^", "a|b"]
     rows = [row.model_copy(update={"name": name}) for row, name in zip(comparison(rows=3).rows, odd, strict=True)]

@@ -19,7 +19,7 @@ from f3core.hookspecs import AdapterEntry, Entry, SourceEntry, hookimpl
 from f3core.job import Job, resolve
 from f3core.method import PromptSet
 from f3core.registry import Registry
-from f3core.spec import parse_spec
+from f3core.spec import SpecFile, parse_spec
 
 SPEC = """\
 version: 1
@@ -286,3 +286,47 @@ def test_rows_do_not_repeat_what_is_wrong_in_the_section_they_take_over(registry
         resolve(parse_spec(text, "s.yaml"), registry)
     (problem,) = caught.value.problems
     assert problem.startswith("s.yaml:7:3: unknown method 'f4'")
+
+
+def with_rows(*rows: str, old: str = "", new: str = "") -> SpecFile:
+    lines = "".join(f"    - {row}\n" for row in rows)
+    return parse_spec(f"{SPEC.replace(old, new)}compare:\n  rows:\n{lines}", "s.yaml")
+
+
+def test_models_of_rows_are_looked_up_each_at_its_place(registry: Registry, here: Path) -> None:
+    index(here / "student", transformer="WanTransformer3DModel")
+    index(here / "other", transformer="OtherModel")
+    index(here / "new", transformer="NewModel")
+    (here / "empty").mkdir()
+    sources = ("student", "zoo:tinny", "other", "new", "empty", "a/b", "zoo:tiny")
+    file = with_rows(*(f"{{name: {name}, source: '{name}'}}" for name in sources))
+    with pytest.raises(SpecError) as caught:
+        resolve(file, registry)
+    told = caught.value.problems
+    assert [problem.partition(": ")[0] for problem in told] == [
+        f"s.yaml:{line}:{len('    - {name: , ') + len(name) + 1}" for line, name in enumerate(sources, 16) if name in sources[1:5]
+    ]
+    assert "did you mean 'zoo:tiny'?" in told[0]
+    assert "other is of adapter 'other', the spec's model of 'wan'; rows are called as" in told[1]
+    assert "no adapter matches NewModel" in told[2]
+    assert "empty holds no model that a plugin knows" in told[3]
+
+
+def test_the_job_of_a_row_is_of_its_model(registry: Registry, here: Path) -> None:
+    index(here / "student", transformer="WanTransformer3DModel")
+    (here / "student" / "f3core.json").write_text('{"call": {"height": 999}}')
+    (here / "wan" / "f3core.json").write_text('{"call": {"height": 16}}')
+    file = with_rows("{name: a, source: student}", "{name: b, source: c/d, prune: {}}", "{name: c, prune: {}}")
+    job = resolve(file, registry)
+    student, far, own = map(job.of_row, range(3))
+    assert [(each.source, each.local, each.call) for each in (student, far, own)] == [
+        ("student", True, job.call), ("c/d", False, job.call), ("wan", True, job.call)
+    ]  # fmt: skip
+    assert job.call == {"height": 16}
+    assert (student.adapter, far.adapter) == (job.adapter, None)
+    named = resolve(with_rows("{name: b, source: c/d}", old="source: wan", new="source: wan\n  adapter: wan"), registry)
+    assert named.of_row(0).adapter == named.adapter == job.adapter
+    with pytest.raises(SpecError) as caught:
+        resolve(with_rows("{name: a, source: student, prune: {removal: reduce}}"), registry)
+    (problem,) = caught.value.problems
+    assert problem.startswith("s.yaml:16:42: sites of adapter 'wan' cannot lose TA by reduce")

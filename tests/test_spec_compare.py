@@ -67,7 +67,10 @@ def test_accelerators_are_one_or_several_with_or_without_options() -> None:
     st.lists(
         st.fixed_dictionaries(
             {"prune": st.fixed_dictionaries({}, optional={"ratio": st.floats(0, 1), "seed": st.integers(0, 9)})},
-            optional={"accelerate": st.lists(st.sampled_from(["pab", {"pab": {"range": 2}}]), max_size=2)},
+            optional={
+                "source": st.sampled_from(["a/b", "runs/student"]),
+                "accelerate": st.lists(st.sampled_from(["pab", {"pab": {"range": 2}}]), max_size=2),
+            },
         ),
         min_size=1,
         max_size=3,
@@ -88,8 +91,12 @@ def test_whole_rows_round_trip(given_rows: list[dict[str, object]]) -> None:
         ("{name: a, prune: {budget: {mac: 1}}}", 34, "unknown key 'mac' in compare.rows.0.prune.budget"),
         ("{name: a, prune: 3}", 17, "compare.rows.0.prune"),
         ("{name: a, prun: {}}", 17, "unknown key 'prun' in compare.rows.0; did you mean 'prune'?"),
-        ("{name: a}", 7, "give prune, accelerate or both"),
-        ("{name: a, accelerate: []}", 7, "give prune, accelerate or both"),
+        ("{name: a}", 7, "give source, prune, accelerate or several of them"),
+        ("{name: a, accelerate: []}", 7, "give source, prune, accelerate or several of them"),
+        ("{name: a, source: null}", 7, "give source, prune, accelerate or several of them"),
+        ("{name: a, source: ''}", 17, "at least 1 character"),
+        ("{name: a, source: 3}", 17, "input should be a valid string"),
+        ("{name: unpruned, source: a/b}", 7, "'unpruned' is the row of the model as it is"),
         ("{name: a, accelerate: 3}", 17, "write a name, or {name: {option: value}}, not 3"),
         ("{name: a, accelerate: [pab, 3]}", 35, "write a name"),
         ("{name: unpruned, prune: {}}", 7, "'unpruned' is the row of the model as it is"),
@@ -101,6 +108,12 @@ def test_a_wrong_row_is_refused_at_its_place(row: str, column: int, says: str) -
     (problem,) = refusal(row)
     assert problem.startswith(f"s.yaml:8:{column}: ")
     assert says in problem
+
+
+def test_a_row_may_bring_a_model_and_prune_it_as_the_spec_does() -> None:
+    alone, pruned = rows("{name: a, source: c/d}", "{name: b, source: c/d, prune: {ratio: 0.75}}")
+    assert (alone.source, alone.prune, alone.accelerate) == ("c/d", None, ())
+    assert pruned.prune == PruneSpec(method="f3", criterion="drift", ratio=0.75, seed=3)
 
 
 def test_rows_are_told_apart_by_name() -> None:
@@ -126,3 +139,17 @@ def test_later_findings_of_a_row_point_at_the_row() -> None:
     assert str(row.error(("prune", "target"), "no")) == "s.yaml:9:17: no"
     assert str(row.error(("model", "source"), "no")) == "s.yaml:2:9: no"
     assert str(file.error(("prune", "method"), "no")) == "s.yaml:5:9: no"
+    assert row.spec.model == file.spec.model
+
+
+def test_later_findings_of_a_rows_model_point_at_its_source() -> None:
+    file = spec("{name: a, source: c/d}", "{name: b, source: e/f, prune: {}}", "{name: c, accelerate: pab}")
+    alone, pruned, none = map(file.of_row, range(3))
+    assert [each.spec.model.source for each in (alone, pruned, none)] == ["c/d", "e/f", "a/b"]
+    assert alone.spec.prune == file.spec.prune
+    assert [str(each.error(("model", "source"), "no")) for each in (alone, pruned, none)] == [
+        "s.yaml:8:17: no", "s.yaml:9:17: no", "s.yaml:2:9: no"
+    ]  # fmt: skip
+    assert str(alone.error(("prune", "ratio"), "no")) == "s.yaml:5:39: no"
+    assert str(pruned.error(("prune", "ratio"), "no")) == "s.yaml:9:30: no"
+    assert str(alone.error(("model", "adapter"), "no")) == "s.yaml:2:1: no"
