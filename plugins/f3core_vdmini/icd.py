@@ -10,7 +10,7 @@ from torch import Tensor
 
 from f3core.distillation.loss import Bench, Loss, Step
 from f3core.errors import ModelError
-from f3core_vdmini.framed import framed
+from f3core_vdmini.framed import Grid, framed
 from f3core_vdmini.watched import chosen
 
 _TINY = 1e-12
@@ -33,15 +33,15 @@ class IndividualContentLoss(Loss):
         weight: float = 0.1,
         blocks: Sequence[str] | None = None,
         normalised: bool = True,
-        text_before: int = 0,
-        text_after: int = 0,
+        tokens_before: int = 0,
+        tokens_after: int = 0,
     ) -> None:
-        """``blocks``: paths in the teacher, all matched ones where left out. ``text_before`` and ``text_after``: tokens
-        of text in the sequences that blocks put out, which do not count."""
+        """``blocks``: paths in the teacher, all matched ones where left out. ``tokens_before`` and
+        ``tokens_after`` those of the clip in sequences that blocks put out, such as text, do not count."""
         self.weight = weight
         self.blocks = None if blocks is None else tuple(blocks)
         self.normalised = normalised
-        self.text = (text_before, text_after)
+        self.beside = (tokens_before, tokens_after)
         self._paths: tuple[str, ...] = ()
 
     def prepare(self, bench: Bench) -> None:
@@ -60,13 +60,13 @@ class IndividualContentLoss(Loss):
                 f"block {path} puts out {list(teacher.shape)} in the teacher and {list(student.shape)} in the student, "
                 "which cannot be compared: list other blocks under `blocks` of loss 'icd'"
             )
-        rows, frames = len(step.latents), step.bench.recipe.frames(step.latents)
-        ours, theirs = (framed(path, each, rows, frames, self.text).float() for each in (student, teacher.detach()))
+        grid = Grid.of(step.bench.recipe, step.latents, self.beside)
+        ours, theirs = (framed(path, each, grid).float() for each in (student, teacher.detach()))
         errors = (ours - theirs).square().mean((2, 3))
         # by row and frame, not over the batch: a row's loss must not depend on which others share its part of a batch
         return (errors / theirs.square().mean((2, 3)).clamp(min=_TINY) if self.normalised else errors).mean()
 
     def options(self) -> dict[str, Any]:
         blocks = None if self.blocks is None else list(self.blocks)
-        text = {"text_before": self.text[0], "text_after": self.text[1]}
-        return {"weight": self.weight, "blocks": blocks, "normalised": self.normalised, **text}
+        beside = {"tokens_before": self.beside[0], "tokens_after": self.beside[1]}
+        return {"weight": self.weight, "blocks": blocks, "normalised": self.normalised, **beside}

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from f3core.distillation.loss import Bench, Loss, Step
 from f3core.errors import PluginError
-from f3core_vdmini.framed import framed
+from f3core_vdmini.framed import Grid, framed
 from f3core_vdmini.heads import Discriminator, hinge, mean_score
 from f3core_vdmini.watched import chosen, outputs, spread
 
@@ -45,18 +45,18 @@ class MultiFrameAdversarialLoss(Loss):
         sigma_std: float = 1.0,
         blocks: int | Sequence[str] = 4,
         width: int = 64,
-        text_before: int = 0,
-        text_after: int = 0,
+        tokens_before: int = 0,
+        tokens_after: int = 0,
     ) -> None:
         """``blocks`` of the teacher that heads look at: paths, or how many, spread over depth. ``width`` of the heads.
-        ``text_before`` and ``text_after`` as of the loss ``icd``. Raises `PluginError` for impossible values."""
+        ``tokens_before`` and ``tokens_after`` as of the loss ``icd``. Raises `PluginError` for impossible values."""
         if sigma_std < 0 or width < 1 or (isinstance(blocks, int) and blocks < 1):
             raise PluginError("loss 'mca': `sigma_std` cannot be negative, `width` and a number of `blocks` start at 1")
         self.weight = weight
         self.sigma_mean, self.sigma_std = sigma_mean, sigma_std
         self.blocks = blocks if isinstance(blocks, int) else tuple(blocks)
         self.width = width
-        self.text = (text_before, text_after)
+        self.beside = (tokens_before, tokens_after)
         self._shared: _Shared | None = None
 
     def prepare(self, bench: Bench) -> None:
@@ -64,10 +64,9 @@ class MultiFrameAdversarialLoss(Loss):
         that are not matched, do not run, or in whose outputs frames cannot be told apart."""
         wanted = spread(bench, self.blocks) if isinstance(self.blocks, int) else self.blocks
         paths = chosen(self.name, bench, wanted)
-        latents = bench.example[0]
-        rows, frames = len(latents), bench.recipe.frames(latents)
+        grid = Grid.of(bench.recipe, bench.example[0], self.beside)
         seen = outputs(bench, paths)
-        channels = {path: framed(path, seen[path], rows, frames, self.text).shape[-1] for path in paths}
+        channels = {path: framed(path, seen[path], grid).shape[-1] for path in paths}
         self._discriminator = Discriminator(channels, self.width).to(bench.device)
         self.opponent = self._discriminator
 
@@ -117,11 +116,11 @@ class MultiFrameAdversarialLoss(Loss):
         """Of the teacher's blocks, frame by frame, at clean latents noised anew."""
         noised = step.bench.recipe.noised(clean, noise.to(clean.dtype), levels).to(step.noisy.dtype)
         seen = step.watch_teacher(noised, levels, step.conditions, gradient)[1]
-        rows, frames = len(clean), step.bench.recipe.frames(step.latents)
-        return {path: framed(path, seen[path], rows, frames, self.text) for path in self._discriminator.blocks}
+        grid = Grid.of(step.bench.recipe, step.latents, self.beside)
+        return {path: framed(path, seen[path], grid) for path in self._discriminator.blocks}
 
     def options(self) -> dict[str, Any]:
         blocks = self.blocks if isinstance(self.blocks, int) else list(self.blocks)
         spectrum = {"sigma_mean": self.sigma_mean, "sigma_std": self.sigma_std}
-        text = {"text_before": self.text[0], "text_after": self.text[1]}
-        return {"weight": self.weight, **spectrum, "blocks": blocks, "width": self.width, **text}
+        beside = {"tokens_before": self.beside[0], "tokens_after": self.beside[1]}
+        return {"weight": self.weight, **spectrum, "blocks": blocks, "width": self.width, **beside}

@@ -128,8 +128,8 @@ def test_text_tokens_do_not_count() -> None:
     for model, noise in ((teacher, 3.0), (student, 9.0)):
         for block in model.blocks:
             block.lay = texted(noise)
-    torch.testing.assert_close(_icd(student, teacher, text_before=5, text_after=2), expected)
-    with pytest.raises(ModelError, match=r"blocks\.0.*text_before"):
+    torch.testing.assert_close(_icd(student, teacher, tokens_before=5, tokens_after=2), expected)
+    with pytest.raises(ModelError, match=r"blocks\.0.*tokens_before"):
         _icd(student, teacher)
 
 
@@ -166,7 +166,7 @@ def test_it_says_what_it_was_made_with() -> None:
         "weight": 0.1,
         "blocks": ["blocks.0"],
         "normalised": True,
-        "text_before": 0,
-        "text_after": 0,
+        "tokens_before": 0,
+        "tokens_after": 0,
     }
     assert IndividualContentLoss(**said).options() == said
