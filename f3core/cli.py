@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from f3core import cli_adapters, cli_evaluate, cli_plan, cli_studies
+from f3core import cli_adapters, cli_distill, cli_evaluate, cli_plan, cli_studies
 from f3core.cli_options import (
     AsJson,
     Output,
@@ -179,6 +179,8 @@ app.command("rank-study")(cli_studies.rank_study)
 app.command()(cli_studies.sweep)
 app.command()(cli_studies.compare)
 app.command()(cli_studies.attention)
+app.command()(cli_studies.importance)
+app.command()(cli_distill.distill)
 app.command()(cli_adapters.inspect)
 app.command("new-adapter")(cli_adapters.new_adapter)
 
