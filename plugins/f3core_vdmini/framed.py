@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from f3core.distillation.recipe import Recipe
-from f3core.errors import ModelError
+from f3core.errors import ModelError, PluginError
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Grid:
     frames: int
     sides: tuple[int, int] | None = None
     beside: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if min(self.beside) < 0:
+            raise PluginError(f"`tokens_before` and `tokens_after` of a loss start at 0, not {min(self.beside)}")
 
     @classmethod
     def of(cls, recipe: Recipe, latents: Tensor, beside: tuple[int, int] = (0, 0)) -> Grid:

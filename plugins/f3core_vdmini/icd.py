@@ -36,8 +36,9 @@ class IndividualContentLoss(Loss):
         tokens_before: int = 0,
         tokens_after: int = 0,
     ) -> None:
-        """``blocks``: paths in the teacher, all matched ones where left out. ``tokens_before`` and
-        ``tokens_after`` those of the clip in sequences that blocks put out, such as text, do not count."""
+        """``blocks``: paths in the teacher, all matched ones where left out. So many tokens as
+        ``tokens_before`` and ``tokens_after`` say stand beside the clip's in sequences that blocks put out, such as
+        those of text; they do not count."""
         self.weight = weight
         self.blocks = None if blocks is None else tuple(blocks)
         self.normalised = normalised

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from f3core.errors import ModelError
+from f3core.errors import ModelError, PluginError
 
 LAYOUTS: dict[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
     "tokens of all frames": lambda x, _: x.flatten(1, 2),
@@ -95,6 +95,11 @@ def test_tokens_beside_that_do_not_fit_are_refused() -> None:
     for beside in ((1, 0), (12, 0), (9, 9)):
         with pytest.raises(ModelError, match=f"{beside[0]} and {beside[1]} tokens beside"):
             framed("blocks.0", torch.zeros(2, 12, 8), Grid(2, 3, beside=beside))
+
+
+def test_fewer_tokens_than_none_are_refused() -> None:
+    with pytest.raises(PluginError, match="not -2"):
+        Grid(2, 3, beside=(0, -2))
 
 
 def test_gradients_pass_through() -> None:
