@@ -205,11 +205,11 @@ def _become_pruned_(denoiser: nn.Module, adapter: Adapter, clock: Clock) -> None
 
 
 def _take_out_(denoiser: nn.Module, adapter: Adapter, gone: Sequence[Site]) -> None:
-    """Take whole blocks out, for good."""
+    """Take whole blocks out, for good. What carries a plan already goes on doing so: its blocks keep their numbers."""
     blocks, clock = [block for block in gone if isinstance(block, Block)], Clock()
     for block in blocks:
         skip_(denoiser, block, Gate(clock, None))
-    if not adapter.compact_(denoiser, blocks):
+    if isinstance(denoiser, Pruned) or not adapter.compact_(denoiser, blocks):
         _become_pruned_(denoiser, adapter, clock)
 
 

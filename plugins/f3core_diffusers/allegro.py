@@ -33,6 +33,7 @@ class AllegroAdapter(BlocksAdapter):
     timestep_at = 2
     text_channels = "caption_channels"
     stacks = {"transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross()}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
 
     def _open(self, source: str, dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,9 +11,9 @@ from torch import nn
 from f3core.adapter import Sketch
 from f3core.clock import Gate
 from f3core.segments import argument
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Part, Removal, Segments, Stage
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Part, Removal, Segments
 from f3core_diffusers.base import DiffusersAdapter
-from f3core_diffusers.compacting import compact_stacks_
+from f3core_diffusers.compacting import Left, compact_stacks_, standing
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Pattern, PatternSite
 from f3core_diffusers.sketch import LatentSize, codec_size, sketch
@@ -28,7 +29,8 @@ class BlocksAdapter(DiffusersAdapter):
     of that name. ``usual_call``: pipeline arguments whose defaults the pipeline decides in its code.
 
     ``depths``: by path of a list of blocks, the config's entry for its length, where a model with fewer of them is one
-    of the same class. ``hands``: by path of a list, the arguments that a block gives back, where they are several.
+    of the same class; `smaller` says what else its config then says. ``hands``: by path of a list, the arguments that a
+    block gives back, where they are several.
     """
 
     stacks: ClassVar[Mapping[str, Mapping[str, Pattern]]]
@@ -43,9 +45,10 @@ class BlocksAdapter(DiffusersAdapter):
     latent_size: ClassVar[LatentSize] = staticmethod(codec_size)
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
-        """Path and patterns of every block, in the order in which they run; a block is a layer."""
+        """Path and patterns of every block that is not skipped for good, in the order in which they run; a block is a
+        layer."""
         for stack, patterns in self.stacks.items():
-            for number in range(len(denoiser.get_submodule(stack))):  # type: ignore[arg-type]
+            for number in standing(denoiser, stack):
                 yield f"{stack}.{number}", patterns
 
     def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
@@ -56,16 +59,26 @@ class BlocksAdapter(DiffusersAdapter):
         ]
 
     def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
-        paths = [path for path, _ in self.layers(denoiser)]
-        found = []
-        for index, path in enumerate(paths):
+        found: list[Block] = []
+        for path, _ in self.layers(denoiser):
             stack, _, number = path.rpartition(".")
-            part = Part(path, self.hands.get(stack, ()))
-            found.append(Block(component, path, index, (part,), Stage.STACK, number=int(number)))
+            if stack:
+                part, fixed = Part(path, self.hands.get(stack, ())), self.fixed(denoiser, path)
+                found.append(Block(component, path, len(found), (part,), number=int(number), fixed=fixed))
         return found
 
+    def fixed(self, denoiser: nn.Module, path: str) -> str | None:
+        """`Block.fixed` of the block at a path."""
+        return None
+
     def compact_(self, denoiser: nn.Module, gone: Sequence[Block]) -> bool:
-        return compact_stacks_(denoiser, gone, self.depths)
+        return compact_stacks_(denoiser, gone, tuple(self.depths), functools.partial(self.smaller, denoiser))
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """The config's entries that change with the numbers of blocks ``left`` in each list that ``depths`` names, so
+        that a model of these blocks alone computes what this one does without the others. None where the config cannot
+        say that, as where something comes behind every n-th block of a list."""
+        return {entry: len(left[stack]) for stack, entry in self.depths.items()}
 
     def segments(self, site: AttentionSite, layout: Layout, call: AttentionCall) -> Segments:
         return _pattern(site).segments(layout, call)

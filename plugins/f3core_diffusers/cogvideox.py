@@ -23,6 +23,8 @@ class CogVideoXAdapter(BlocksAdapter):
     axes = "FCHW"
     usual_text = "max_text_seq_length"
     stacks = {"transformer_blocks": {"attn1": Joint(text_first=True)}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
+    hands = {"transformer_blocks": ("hidden_states", "encoder_hidden_states")}  # noqa: RUF012
 
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
         """Raises `ModelError` for a scale that changes from step to step."""

@@ -2,35 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
-from f3core.skipping import Skip
 from f3core.sites import Block
+from f3core.skipping import Skip
+from f3core.surgery import Pruned
+from f3core_diffusers.named_calls import NamedCalls
+
+Left = Mapping[str, Sequence[int]]
+"""By path of a list of blocks, the numbers of those that stay."""
+_PLAIN = (bool, int, float, str, tuple, list, type(None))
+
+
+def standing(denoiser: nn.Module, stack: str) -> list[int]:
+    """Numbers of the blocks in a list that are not skipped for good."""
+    blocks: Any = denoiser.get_submodule(stack)
+    return [number for number, block in enumerate(blocks) if not isinstance(block, Skip)]
 
 
 def shorten_(denoiser: nn.Module, stack: str) -> int:
     """Take what is skipped out of a list of blocks; returns how many are left."""
     blocks: Any = denoiser.get_submodule(stack)
-    left = [block for block in blocks if not isinstance(block, Skip)]
+    left = [blocks[number] for number in standing(denoiser, stack)]
     denoiser.set_submodule(stack, nn.ModuleList(left))
     return len(left)
 
 
-def reconfigured(denoiser: nn.Module, config: Mapping[str, Any]) -> bool:
-    """Whether a denoiser's own class makes of its config, with these entries changed, a model of the same modules and
-    the same parameters, by names, classes and shapes; nothing the size of the model is made for that."""
-    wanted = {**denoiser.config, **config}
-    plain = type(denoiser).__mro__[0]
+def spaced(left: Sequence[int], every: int, length: int) -> int | None:
+    """Of a list of ``length`` blocks, behind every ``every``-th of which (from the first on) something comes: every
+    how many of those ``left`` it must come behind, to come where it did. None where no number does that."""
+    behind = [sum(number <= at for number in left) - 1 for at in range(0, length, every)]
+    between = {later - sooner for sooner, later in pairwise(behind)} or {every}
+    step = between.pop()
+    return step if not between and step > 0 and behind == list(range(0, len(left), step)) else None
+
+
+def plain_class(denoiser: nn.Module) -> type:
+    """The class that diffusers, or whoever wrote it, gave a denoiser, without what was put in front of it."""
+    return next(base for base in type(denoiser).__mro__ if not issubclass(base, Pruned | NamedCalls))
+
+
+def reconfigured(denoiser: nn.Module, config: Mapping[str, Any]) -> nn.Module | None:
+    """What a denoiser's own class makes of its config with these entries changed, on meta; None unless that is a model
+    of the same modules and the same parameters as the denoiser, by names, classes and shapes."""
     try:
-        with torch.device("meta"):
-            made = plain.from_config({key: value for key, value in wanted.items() if not key.startswith("_")})
+        made = _made(denoiser, config)
     except (TypeError, ValueError, IndexError):
+        return None
+    return made if _form(made) == _form(denoiser) else None
+
+
+def become_smaller_(denoiser: nn.Module, config: Mapping[str, Any]) -> bool:
+    """Change these entries of a denoiser's config, and what its class keeps of them in plain attributes. False, and
+    nothing is altered, where its class makes something else of that config."""
+    made = reconfigured(denoiser, config)
+    if made is None:
         return False
-    return _form(made) == _form(denoiser)
+    before = vars(_made(denoiser, {}))
+    for name, value in vars(made).items():
+        if isinstance(value, _PLAIN) and not name.startswith("_") and before.get(name) != value:
+            vars(denoiser)[name] = value
+    denoiser.register_to_config(**config)  # type: ignore[operator]
+    return True
+
+
+def _made(denoiser: nn.Module, config: Mapping[str, Any]) -> nn.Module:
+    wanted = {key: value for key, value in {**denoiser.config, **config}.items() if not key.startswith("_")}
+    with torch.device("meta"):
+        made: nn.Module = plain_class(denoiser).from_config(wanted)  # type: ignore[attr-defined]
+    return made
 
 
 def _form(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
@@ -38,19 +83,23 @@ def _form(model: nn.Module) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]
     return modules, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def compact_stacks_(denoiser: nn.Module, gone: Sequence[Block], depths: Mapping[str, str]) -> bool:
-    """Shorten the lists of blocks in which some are skipped, and the config's entries that count them.
+def compact_stacks_(
+    denoiser: nn.Module, gone: Sequence[Block], stacks: Sequence[str], told: Callable[[Left], Mapping[str, Any] | None]
+) -> bool:
+    """Shorten the lists of blocks in which some are skipped, and tell the config.
 
-    ``depths``: by path of a list, the config's entry for its length. False, and nothing is altered, where a list has no
-    such entry, or the class would make something else of it.
+    ``stacks``: paths of the lists; ``told``: what the config then says, None where it cannot. False, and nothing is
+    altered, where it cannot, where other modules are skipped too, or the class would make something else of it.
     """
-    stacks = dict.fromkeys(block.path.rpartition(".")[0] for block in gone)
-    if not stacks.keys() <= depths.keys():
+    left = {stack: standing(denoiser, stack) for stack in stacks}
+    outside = {part.path.rpartition(".")[0] for block in gone for part in block.parts} - left.keys()
+    config = None if outside else told(left)
+    if config is None:
         return False
     before = {stack: denoiser.get_submodule(stack) for stack in stacks}
-    config = {depths[stack]: shorten_(denoiser, stack) for stack in stacks}
-    if reconfigured(denoiser, config):
-        denoiser.register_to_config(**config)  # type: ignore[operator]
+    for stack in stacks:
+        shorten_(denoiser, stack)
+    if become_smaller_(denoiser, config):
         return True
     for stack, whole in before.items():
         denoiser.set_submodule(stack, whole)

@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from f3core_diffusers.cogvideox import CogVideoXAdapter
+from f3core_diffusers.compacting import Left, spaced
 from f3core_diffusers.examples import Example
 
 VIT_TOKENS = 577
@@ -19,6 +22,13 @@ VIT_TOKENS = 577
 
 class ConsisIDAdapter(CogVideoXAdapter):
     name = "consisid"
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        config, stays = denoiser.config, left["transformer_blocks"]
+        if not config.is_train_face:
+            return super().smaller(denoiser, left)
+        every = spaced(stays, config.cross_attn_interval, config.num_layers)
+        return every and {"num_layers": len(stays), "cross_attn_interval": every}
 
     def inputs(self, example: Example) -> dict[str, Any]:
         inputs, config = super().inputs(example), example.config

@@ -21,6 +21,7 @@ from torch import nn
 from f3core.segments import argument
 from f3core.sites import Layout
 from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.compacting import Left, spaced
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.shifted import distinct
@@ -31,8 +32,22 @@ class CosmosAdapter(BlocksAdapter):
     name = "cosmos"
     conditional_first = True
     stacks = {"transformer_blocks": {"attn1": Full3D(), "attn2": Cross()}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
     latent_size = staticmethod(functools.partial(codec_size, pixels=16))
+
+    def fixed(self, denoiser: nn.Module, path: str) -> str | None:
+        every = denoiser.config.controlnet_block_every_n
+        if every and int(path.rpartition(".")[2]) % every == 0:
+            return "what a control branch adds comes in there"
+        return None
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        config, stays = denoiser.config, left["transformer_blocks"]
+        if not config.controlnet_block_every_n:
+            return super().smaller(denoiser, left)
+        every = spaced(stays, config.controlnet_block_every_n, config.num_layers)
+        return every and {"num_layers": len(stays), "controlnet_block_every_n": every}
 
     def branches(self, pipeline: Any, component: str, call: Mapping[str, Any]) -> tuple[float, ...]:
         """These pipelines add the guided difference to the conditional branch, not to the unconditional one."""

@@ -14,6 +14,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.compacting import Left
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
 from f3core_diffusers.sketch import codec_size
@@ -29,7 +30,14 @@ class EasyAnimateAdapter(BlocksAdapter):
     usual_text = 256
     text = ("encoder_hidden_states", 3)
     stacks = {"transformer_blocks": {"attn1": Joint(text_first=True)}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
+    hands = {"transformer_blocks": ("hidden_states", "encoder_hidden_states")}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """The first blocks have weights of their own for text."""
+        apart = sum(number < denoiser.config.mmdit_layers for number in left["transformer_blocks"])
+        return {"num_layers": len(left["transformer_blocks"]), "mmdit_layers": apart}
 
     def generate(
         self, pipeline: Any, prompts: Sequence[str], *, steps: int, seeds: Sequence[int], call: Mapping[str, Any]

@@ -10,15 +10,19 @@ every frame ("latent_concat") or stand in for those of frame 0 ("token_replace")
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
+from f3core.errors import ModelError
 from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Joint
 from f3core_diffusers.shifted import distinct
+
+if TYPE_CHECKING:
+    from f3core.distillation.recipe import Recipe
 
 ANSWER = 4
 """tokens of the prompt template with which the text encoder's answer would begin"""
@@ -43,6 +47,11 @@ class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
         "transformer_blocks": {"attn": Joint()},
         "single_transformer_blocks": {"attn": Joint(output=None)},
     }
+    depths = {  # noqa: RUF012
+        "transformer_blocks": "num_layers",
+        "single_transformer_blocks": "num_single_layers",
+    }
+    hands = dict.fromkeys(depths, ("hidden_states", "encoder_hidden_states"))
     text = ("encoder_hidden_states", 2)
     usual_text = 256
 
@@ -50,6 +59,14 @@ class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
         """Without a negative prompt the pipelines run no second branch."""
         negative = any(given.get(name) is not None for name in ("negative_prompt", "negative_prompt_embeds"))
         return super().guidance_of(given) if negative else 1.0
+
+    def recipe(self, pipeline: Any, call: Mapping[str, Any]) -> Recipe:
+        if getattr(pipeline.transformer.config, "image_condition_type", None) == "token_replace":
+            raise ModelError(
+                f"{type(pipeline).__name__} puts a clean first frame in place of the noisy one, and denoises the others "
+                "alone, which is not known here, so it cannot be distilled"
+            )
+        return super().recipe(pipeline, call)
 
     def text_of(self, denoiser: nn.Module, given: Mapping[str, Any]) -> int | None:
         """With an image that the text encoder sees, every so many of its tokens come before the text, and those that

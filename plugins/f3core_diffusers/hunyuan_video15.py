@@ -44,6 +44,8 @@ class HunyuanVideo15Adapter(HunyuanLevels, BlocksAdapter):
     name = "hunyuan-video-1.5"
     tells_branches = True
     stacks = {"transformer_blocks": {"attn": Joint()}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
+    hands = {"transformer_blocks": ("hidden_states", "encoder_hidden_states")}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
     usual_text = sum(USUAL)
     latent_size = staticmethod(_latent_size)

@@ -33,6 +33,7 @@ class Kandinsky5Adapter(BlocksAdapter):
             "cross_attention": Cross(companions=("cross_attention_norm",), output="out_layer"),
         }
     }
+    depths = {"visual_transformer_blocks": "num_visual_blocks"}  # noqa: RUF012
     latent_size = staticmethod(functools.partial(codec_size, pixels=16, rounds=True))
 
     def one_by_one(self, pipeline: Any) -> bool:

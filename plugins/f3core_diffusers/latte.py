@@ -12,7 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from f3core.sites import Block, Part
 from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.compacting import Left, standing
 from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
 from f3core_diffusers.sketch import codec_size
 
@@ -37,8 +39,10 @@ class LatteAdapter(BlocksAdapter):
         "temporal_transformer_blocks": {"attn1": Temporal(("norm1",))},
     }
 
+    depths = dict.fromkeys(stacks, "num_layers")
+
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
-        for number in range(denoiser.config.num_layers):
+        for number in standing(denoiser, "transformer_blocks"):
             yield (
                 "",
                 {
@@ -47,3 +51,16 @@ class LatteAdapter(BlocksAdapter):
                     for name, pattern in patterns.items()
                 },
             )
+
+    def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        """Pairs, named by the first block of each."""
+        found = []
+        for index, number in enumerate(standing(denoiser, "transformer_blocks")):
+            pair = tuple(Part(f"{stack}.{number}") for stack in self.stacks)
+            found.append(Block(component, pair[0].path, index, pair, number=number))
+        return found
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """Inside the first pair frames are told their positions, which a later pair would not be told as early."""
+        first = left["transformer_blocks"][:1] == [0]
+        return super().smaller(denoiser, left) if first else None

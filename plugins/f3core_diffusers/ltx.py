@@ -53,6 +53,7 @@ class LTXAdapter(BlocksAdapter):
     text_channels = "caption_channels"
     usual_text = 128
     stacks = {"transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross()}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
 
     def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
         return argument(args, kwargs, "hidden_states", 0).shape[0], *packed_size(args, kwargs, 4)

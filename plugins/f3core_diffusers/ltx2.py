@@ -21,6 +21,7 @@ from f3core.segments import argument
 from f3core.sites import FORWARD, AttentionSite, Layout
 from f3core_diffusers.arguments import usual_arguments
 from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.compacting import Left
 from f3core_diffusers.examples import Example
 from f3core_diffusers.ltx import by_token, packed_size
 from f3core_diffusers.patterns import Cross, Full3D, Pattern
@@ -50,6 +51,8 @@ class LTX2Adapter(BlocksAdapter):
     stacks = {  # noqa: RUF012
         "transformer_blocks": {"attn1": Full3D(companions=("norm1",)), "attn2": Cross(companions=("norm2",))}
     }
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
+    hands = {"transformer_blocks": ("hidden_states", "audio_hidden_states")}  # noqa: RUF012
     text = ("encoder_hidden_states", 2)
     usual_text = 1024
     usual_call = {"num_frames": 121}  # noqa: RUF012
@@ -59,6 +62,10 @@ class LTX2Adapter(BlocksAdapter):
         for block, patterns in super().layers(denoiser):
             gated = {name: replace(pattern, output=None) for name, pattern in patterns.items()}
             yield block, gated if denoiser.config.gated_attn else patterns
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """Calls of models whose blocks can be perturbed name these by number, and must go on meaning the same."""
+        return None if denoiser.config.perturbed_attn else super().smaller(denoiser, left)
 
     def latents(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
         return argument(args, kwargs, "hidden_states", 0).shape[0], *packed_size(args, kwargs, 10)
@@ -77,7 +84,8 @@ class LTX2Adapter(BlocksAdapter):
 
     def attends(self, site: AttentionSite, layout: Layout) -> bool:
         assert isinstance(layout, LTX2Layout)
-        return not (site.path.endswith(".attn1") and site.index in layout.perturbed)
+        _, number, name = site.path.split(".")
+        return not (name == "attn1" and int(number) in layout.perturbed)
 
     def levels(
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]

@@ -27,6 +27,8 @@ class MochiAdapter(BlocksAdapter):
     timestep_at = 2
     usual_text = "max_sequence_length"
     stacks = {"transformer_blocks": {"attn1": Joint(row_by_row=True)}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
+    hands = {"transformer_blocks": ("hidden_states", "encoder_hidden_states")}  # noqa: RUF012
     usual_call = {"height": 480, "width": 848}  # noqa: RUF012
 
     def noise_level(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:

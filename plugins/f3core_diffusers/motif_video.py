@@ -18,6 +18,7 @@ from torch import nn
 from f3core.adapter import Sketch
 from f3core.sites import Layout
 from f3core_diffusers.blocks import BlocksAdapter
+from f3core_diffusers.compacting import Left, standing
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Joint, Paired, Pattern
 from f3core_diffusers.shifted import shifted_levels
@@ -30,6 +31,11 @@ PATCH = 2
 class MotifVideoAdapter(BlocksAdapter):
     name = "motif-video"
     tells_branches = True
+    depths = {  # noqa: RUF012
+        "transformer_blocks": "num_layers",
+        "single_transformer_blocks": "num_single_layers",
+    }
+    hands = dict.fromkeys(depths, ("hidden_states", "encoder_hidden_states"))
     text = ("encoder_hidden_states", 2)
     image_tokens = 0
     """tokens of an image in example inputs"""
@@ -40,13 +46,22 @@ class MotifVideoAdapter(BlocksAdapter):
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
         config = denoiser.config
         decoded = config.num_single_layers - config.num_decoder_layers
-        for number in range(config.num_layers):
+        for number in standing(denoiser, "transformer_blocks"):
             crossed = {"cross_attn": Cross()} if config.enable_text_cross_attention_dual else {}
             yield f"transformer_blocks.{number}", {"attn": Joint(), **crossed}
-        for number in range(config.num_single_layers):
+        for number in standing(denoiser, "single_transformer_blocks"):
             crossed = {"cross_attn": Cross()} if config.enable_text_cross_attention_single else {}
             encoder, decoder = {"attn": Joint(output=None), **crossed}, {"attn": Paired(output=None)}
             yield f"single_transformer_blocks.{number}", encoder if number < decoded else decoder
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """The last blocks are the decoder; without any, what the others make would be the prediction."""
+        config, stays = denoiser.config, left["single_transformer_blocks"]
+        decoder = sum(number >= config.num_single_layers - config.num_decoder_layers for number in stays)
+        if config.num_decoder_layers and not decoder:
+            return None
+        entries = {entry: len(left[stack]) for stack, entry in self.depths.items()}
+        return {**entries, "num_decoder_layers": decoder}
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
         found = super().layout(denoiser, args, kwargs)

@@ -40,6 +40,7 @@ class SanaVideoAdapter(BlocksAdapter):
     text_channels = "caption_channels"
     usual_text = 300
     stacks = {"transformer_blocks": {"attn2": Cross()}}  # noqa: RUF012
+    depths = {"transformer_blocks": "num_layers"}  # noqa: RUF012
     latent_size = staticmethod(_latent_size)
 
     def inputs(self, example: Example) -> dict[str, Any]:

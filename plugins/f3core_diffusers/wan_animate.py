@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from f3core_diffusers.arguments import opened
+from f3core_diffusers.compacting import Left, spaced, standing
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Pattern, Rows
 from f3core_diffusers.wan import BLOCK, WanAdapter, latent_size
@@ -31,11 +32,18 @@ class WanAnimateAdapter(WanAdapter):
     latent_size = staticmethod(_segment_size)
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
-        every = denoiser.config.inject_face_latents_blocks
+        every, stays = denoiser.config.inject_face_latents_blocks, set(standing(denoiser, "blocks"))
         for number in range(denoiser.config.num_layers):
-            yield f"blocks.{number}", BLOCK
+            if number in stays:
+                yield f"blocks.{number}", BLOCK
             if number % every == 0:
                 yield "face_adapter", {str(number // every): FACE}
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """Face adapters stay where they are, behind every n-th block."""
+        config, stays = denoiser.config, left["blocks"]
+        every = spaced(stays, config.inject_face_latents_blocks, config.num_layers)
+        return every and {"num_layers": len(stays), "inject_face_latents_blocks": every}
 
     def inputs(self, example: Example) -> dict[str, Any]:
         config, frames = example.config, example.frames - 1

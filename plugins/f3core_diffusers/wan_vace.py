@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from f3core_diffusers.compacting import Left
 from f3core_diffusers.examples import Example
 from f3core_diffusers.wan import BLOCK, WanAdapter, latent_size
 
@@ -26,6 +27,17 @@ class WanVACEAdapter(WanAdapter):
     name = "wan-vace"
     latent_size = staticmethod(_clip_size)
     stacks = {"vace_blocks": BLOCK, "blocks": BLOCK}  # noqa: RUF012
+
+    def fixed(self, denoiser: nn.Module, path: str) -> str | None:
+        return "what it makes of the control is added behind another block" if path.startswith("vace_blocks.") else None
+
+    def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
+        """What blocks of the control make is added where it was, once a place, behind the first block too."""
+        stays = left["blocks"]
+        behind = [sum(number <= at for number in stays) - 1 for at in sorted(denoiser.config.vace_layers)]
+        if behind[0] != 0 or len(set(behind)) < len(behind):
+            return None
+        return {"num_layers": len(stays), "vace_layers": behind}
 
     def inputs(self, example: Example) -> dict[str, Any]:
         shape = (example.config.vace_in_channels, example.frames, example.height, example.width)
