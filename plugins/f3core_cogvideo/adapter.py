@@ -23,7 +23,8 @@ from f3core.clock import Gate
 from f3core.errors import ModelError, PlanError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Part, Removal, Segments
+from f3core_cogvideo.compacting import shorten_, standing
 from f3core_cogvideo.generation import Sampling
 from f3core_cogvideo.pipeline import TRANSFORMERS, CogVideoPipeline, skeletons
 from f3core_cogvideo.rehearsal import rehearse
@@ -104,7 +105,7 @@ class CogVideoAdapter(Adapter):
 
     def sites(self, denoiser: nn.Module, component: str) -> list[AttentionSite]:
         found: list[AttentionSite] = []
-        for index, layer in enumerate(denoiser.transformer.layers):
+        for index, layer in standing(denoiser):
             path = f"transformer.layers.{index}"
             common = {"component": component, "index": index, "config": denoiser.config}
             found.append(
@@ -132,6 +133,14 @@ class CogVideoAdapter(Adapter):
                     **common,
                 )
             )
+        return found
+
+    def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        """Layers."""
+        found: list[Block] = []
+        for number, _ in standing(denoiser):
+            path = f"transformer.layers.{number}"
+            found.append(Block(component, path, len(found), (Part(path),), number=number))
         return found
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CogVideoLayout | None:
@@ -210,6 +219,9 @@ class CogVideoAdapter(Adapter):
         else:
             module.narrowed = Narrowed(sees, gate)
         return module
+
+    def compact_(self, denoiser: nn.Module, gone: Sequence[Block]) -> bool:
+        return shorten_(denoiser)
 
     def record(self, denoiser: nn.Module, plan: PruningPlan, component: str) -> None:
         denoiser.recorded = carried(plan, component, denoiser.f3_before)
