@@ -113,6 +113,29 @@ def attention(
     say(quiet or as_json, f"written to {output or file.spec.output} (attention.png, .md, .json, scores/)")
 
 
+def importance(
+    spec: SpecArg,
+    criteria: Annotated[
+        str, typer.Option(help="Criteria to set beside, with commas; all that can when left out.")
+    ] = "",
+    seeds: Seeds = None,
+    output: Output = None,
+    overrides: Override = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take every place away alone (blocks, or attention of a kind), and measure how much worse the model gets."""
+    file = load(spec, [*(overrides or ()), *_section(seeds=seeds)])
+    from f3core import importance, importance_text
+    from f3core.progress import listening
+
+    with listening(quiet or as_json) as listener:
+        found = importance.importance(file, criteria=_words(criteria), output=output, resume=resume, listener=listener)
+    show(quiet, as_json, lambda: found.model_dump(mode="json"), lambda: importance_text.render(found))
+    say(quiet or as_json, f"written to {output or file.spec.output} (importance.md, .json, .csv, .png)")
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
