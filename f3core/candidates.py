@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from f3core.costs import Passes, unit_saving
 from f3core.errors import PlanError, ScoresError
-from f3core.method import PlanRequest
+from f3core.method import Criterion, Method, PlanRequest
 from f3core.plan import PruningPlan, StepRange, Unit, Verdict, make_units, rank, select
-from f3core.selection import Front, front
+from f3core.selection import Front
+from f3core.selection import front as best
 from f3core.sites import GuidanceBranch
+
+Fronts = Callable[[Sequence[Unit], Sequence[float], Sequence[int], type[Criterion]], Front]
+"""`Method.front`"""
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,9 @@ class Candidates:
         scores = asked.scores.within(asked.branch)
         return asked.criterion.score(self.units, self.step_ranges, scores, asked.target, asked.seed)
 
-    def chosen(self, scores: Sequence[float]) -> frozenset[int]:
-        """Indices of the units that go: the request's ratio of them, or what its budget takes.
+    def chosen(self, scores: Sequence[float], front: Fronts = Method.front) -> frozenset[int]:
+        """Indices of the units that go: the request's ratio of them, or what its budget takes among the selections of
+        a method's ``front``.
 
         A budget that has to be measured takes its first guess: for a speed-up what MACs predict, but never more than
         there is; for a metric, half of what can be saved. Raises `PlanError` for a budget of MACs out of reach.
@@ -89,7 +94,7 @@ class Candidates:
         if asked.budget is None:
             assert asked.ratio is not None, "a request has a ratio or a budget"
             return select(self.units, scores, asked.ratio)
-        found = front_of(self.units, scores, self.savings, additive=asked.criterion.additive)
+        found = front(self.units, scores, self.savings, type(asked.criterion))
         needed = asked.budget.to_save(self.macs_before)
         place = found.reaching(found.saved[-1] / 2 if needed is None else needed)
         if place is None and not asked.budget.measured:
@@ -139,7 +144,7 @@ def _by_range(
 
 def front_of(units: Sequence[Unit], scores: Sequence[float], savings: Sequence[int], *, additive: bool) -> Front:
     """The best selections among units between nothing and all. Raises `PlanError` for scores that cannot be used."""
-    return front(scores, savings, rank(units, scores), additive)
+    return best(scores, savings, rank(units, scores), additive)
 
 
 def _up(share: float) -> str:
