@@ -9,7 +9,9 @@ from f3core.hookspecs import Entry, hookimpl
 def f3core_methods() -> list[Entry]:
     home = "f3core_vdmini.methods"
     return [
-        Entry("vdmini", f"{home}:VDMini", "the paper's rule for U-Nets: shallow pairs and the innermost level (VDMini)"),
+        Entry(
+            "vdmini", f"{home}:VDMini", "the paper's rule for U-Nets: shallow pairs and the innermost level (VDMini)"
+        ),
         Entry("importance", f"{home}:Importance", "the least important blocks, greedily under a budget"),
         Entry("listed", f"{home}:Listed", "the blocks that the spec names"),
     ]
@@ -21,6 +23,9 @@ def f3core_criteria() -> list[Entry]:
     return [
         Entry("change", f"{home}:Change", "1 − cosine of what a block takes and gives"),
         Entry("output_drift", f"{home}:OutputDrift", "how far the denoiser's output moves without it"),
+        Entry(
+            "measured", "f3core_vdmini.measured:Measured", "how much worse a figure gets without it (f3core importance)"
+        ),
     ]
 
 
