@@ -16,7 +16,8 @@ PIXELS_AT_ONCE = 2**23
 class Codec:
     """``vae`` of a pipeline: of clips, or of pictures, which then are a clip's frames.
 
-    Raises `ModelError` where there is none, or it cannot encode.
+    ``by_frame`` and ``by_pixel`` say how far it compresses time and space, ``channels`` how many its latents have.
+    Raises `ModelError` where there is none, it cannot encode, or does not say so.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -31,17 +32,19 @@ class Codec:
         self.channels = int(channels)
         self.of_clips = any(isinstance(module, nn.Conv3d) for module in self.vae.encoder.modules())
 
-    def size(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Frames, height and width in pixels of latents of so many frames, rows and columns. A codec that compresses
-        time keeps the first frame alone. Raises `ModelError` where the codec does not say how far it compresses."""
-        frames, height, width = latent
         by_pixel = self._compression("spatial")
         by_frame = self._compression("temporal") if self.of_clips else 1
         if by_pixel is None and hasattr(self.vae.config, "block_out_channels"):
             by_pixel = 2 ** (len(self.vae.config.block_out_channels) - 1)
         if by_pixel is None or by_frame is None:
-            raise ModelError(f"{type(self.vae).__name__} does not say how far it compresses clips")
-        return (frames - 1) * by_frame + 1, height * by_pixel, width * by_pixel
+            raise ModelError(f"the codec {type(self.vae).__name__} does not say how far it compresses clips")
+        self.by_frame, self.by_pixel = by_frame, by_pixel
+
+    def size(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Frames, height and width in pixels of latents of so many frames, rows and columns. A codec that compresses
+        time keeps the first frame alone."""
+        frames, height, width = latent
+        return (frames - 1) * self.by_frame + 1, height * self.by_pixel, width * self.by_pixel
 
     def _compression(self, axis: str) -> int | None:
         for place, name in ((self.vae, f"{axis}_compression_ratio"), (self.vae.config, f"scale_factor_{axis}")):
@@ -69,7 +72,10 @@ class Codec:
         return self._scaled(latents if self.of_clips else latents.unflatten(0, clips.shape[:2]).transpose(1, 2))
 
     def _mode(self, items: Tensor) -> Tensor:
-        encoded = self.vae.encode(items)
+        try:
+            encoded = self.vae.encode(items)
+        except NotImplementedError as error:
+            raise ModelError(f"the codec {type(self.vae).__name__} cannot encode clips: {error}") from error
         distribution = getattr(encoded, "latent_dist", None)
         mode: Tensor = encoded.latent if distribution is None else distribution.mode()
         return mode

@@ -67,6 +67,10 @@ def first_forward(
         for name, denoiser in denoisers.items():
             hook = functools.partial(note, name)
             stack.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        # What a pipeline draws without the generator that it is given must not change what a training draws.
+        device = next(iter(denoisers.values())).device
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        torch.manual_seed(0)
         with contextlib.suppress(_Shown):
             adapter.generate(pipeline, [prompt], steps=2, seeds=[0], call=call)
     if not seen:

@@ -18,7 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 
 from f3core.distillation.recipe import Conditions, Recipe
 from f3core.errors import ModelError
-from f3core_diffusers.arguments import usual_arguments
+from f3core_diffusers.arguments import VIDEOS, usual_arguments
 from f3core_diffusers.codecs import Codec
 from f3core_diffusers.objectives import objective
 from f3core_diffusers.shown import first_forward, parameters
@@ -46,33 +46,44 @@ class DiffusersRecipe(Recipe):
         taken = inspect.signature(type(pipeline).__call__).parameters
         self.takes_prompts = bool(adapter.prompted(pipeline, [""]))
         self.takes_clips = "image" in taken and (taken["image"].default is inspect.Parameter.empty or "image" in call)
-        if "video" in taken and taken["video"].default is inspect.Parameter.empty:
-            raise ModelError(f"{type(pipeline).__name__} starts from a video, from which none is distilled")
-        if "negative_prompt" in taken:
-            self._empty = {**self.call, "negative_prompt": ""}
-        else:
-            self._empty = self.call
+        videos = [name for name in VIDEOS if name in taken and taken[name].default is inspect.Parameter.empty]
+        if videos or adapter.several_kinds:
+            why = f"is guided by a {videos[0]}" if videos else "runs its denoiser in several ways"
+            raise ModelError(f"{type(pipeline).__name__} {why}; distilled are pipelines that need a prompt or an image")
+        self._empty = {**self.call, "negative_prompt": ""} if "negative_prompt" in taken else self.call
         self._codec = Codec(pipeline)
         shown = first_forward(adapter, pipeline, "a", self._with_image(self.call, self._blank()))
         self.video = parameters(next(iter(adapter.denoisers(pipeline).values())))[0]
         self._check(shown.arguments)
-        whole = shown.arguments[self.video]
+        whole, told = shown.arguments[self.video], torch.as_tensor(shown.arguments["timestep"])
+        self._timesteps = told.shape[1:]  # of denoisers that are told one for every token or frame
         self._sizes = dict(zip(self.axes, whole.shape[1:], strict=True))
         self.size = self._codec.size((self._sizes["F"], self._sizes["H"], self._sizes["W"]))
+        self._check_frames()
         self._objective = objective(pipeline.scheduler, scale=shown.scale, mu=shown.mu)
         self._dtype = whole.dtype
         # What rows an adapter takes tells which tensors have rows.
         none = adapter.take_rows(self._given(shown.arguments), shown.layout, range(0))
         self._by_row = [isinstance(leaf, Tensor) and leaf.shape[:1] == (0,) for leaf in tree_flatten(none)[0]]
-        self._rows: OrderedDict[tuple[str, bytes], Row] = OrderedDict()
+        self._rows: OrderedDict[str, Row] = OrderedDict()
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
-        latents, timestep = arguments[self.video], arguments["timestep"]
-        timesteps = timestep.numel() if isinstance(timestep, Tensor) else 1
-        if latents.ndim != 5 or timesteps > 1:
+        latents, told = arguments[self.video], torch.as_tensor(arguments["timestep"])
+        if latents.ndim != 5 or (told != told.max()).any():
             raise ModelError(
-                f"{type(self.pipeline).__name__} gives its denoiser latents {list(latents.shape[1:])} and {timesteps} "
-                "timesteps a clip; distilled are denoisers of channels, frames, rows and columns, with one timestep"
+                f"{type(self.pipeline).__name__} gives its denoiser latents {list(latents.shape[1:])} at timesteps "
+                f"{told.min():g} to {told.max():g}; distilled are denoisers of channels, frames, rows and columns that "
+                "are all at one"
+            )
+
+    def _check_frames(self) -> None:
+        """Raises `ModelError` where a generation makes more frames than its denoiser sees."""
+        given = {**usual_arguments(type(self.pipeline)), **self.call}
+        asked, seen = given.get("num_frames") or given.get("video_length"), self.size[0]
+        if asked is not None and abs(asked - seen) > self._codec.by_frame:
+            raise ModelError(
+                f"{type(self.pipeline).__name__} makes {asked} frames {seen} at a time, going on from those before; "
+                "distilled are pipelines that make a clip at once"
             )
 
     # --- clips and latents --------------------------------------------------------------------------------------
@@ -106,16 +117,18 @@ class DiffusersRecipe(Recipe):
         return made
 
     def _row(self, prompt: str, image: Image.Image | None) -> Row:
-        key = prompt, b"" if image is None else image.tobytes()
-        if key not in self._rows:
-            # An unconditional branch of its own is what an empty prompt asks for; negative prompts are left aside.
-            call = self._with_image(self.call if prompt else self._empty, image)
-            shown = first_forward(self.adapter, self.pipeline, prompt, call, conditional=bool(prompt))
-            self._rows[key] = tree_flatten(self._given(shown.arguments))
-            while len(self._rows) > REMEMBERED:
+        if prompt in self._rows:
+            self._rows.move_to_end(prompt)
+            return self._rows[prompt]
+        # An empty prompt asks for the unconditional branch, where there is one; negative prompts are left aside.
+        call = self._with_image(self.call if prompt else self._empty, image)
+        shown = first_forward(self.adapter, self.pipeline, prompt, call, conditional=bool(prompt))
+        row = tree_flatten(self._given(shown.arguments))
+        if image is None:  # with one, prompts come back with other images
+            self._rows[prompt] = row
+            if len(self._rows) > REMEMBERED:
                 self._rows.popitem(last=False)
-        self._rows.move_to_end(key)
-        return self._rows[key]
+        return row
 
     def _joined(self, parts: Sequence[Any], by_row: bool) -> Any:
         if not by_row:
@@ -171,7 +184,8 @@ class DiffusersRecipe(Recipe):
         given = dict(tree_map_only(Tensor, placed, conditions))
         axis, beside = 1 + self.axes.index("C"), given.pop(BESIDE, None)
         latents = noisy.to(dtype) if beside is None else torch.cat([noisy.to(dtype), beside.to(dtype)], axis)
-        made = denoiser(**{**given, self.video: latents, "timestep": levels.float(), "return_dict": False})
+        timestep = levels.float().view(-1, *(1,) * len(self._timesteps)).expand(-1, *self._timesteps)
+        made = denoiser(**{**given, self.video: latents, "timestep": timestep, "return_dict": False})
         predicted: Tensor = made[0] if isinstance(made, tuple) else made
         # Channels behind those of the latents are variances, which some denoisers tell too.
         return predicted.narrow(axis, 0, noisy.shape[axis]).float()

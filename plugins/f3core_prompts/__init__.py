@@ -1,4 +1,4 @@
-"""Prompts of published evaluations: the classes of UCF-101, the sequences of DAVIS, and long sentences."""
+"""Prompts of published evaluations (classes of UCF-101, sequences of DAVIS, long sentences), and folders of clips."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def f3core_prompts() -> list[Entry]:
         Entry("davis", "f3core_prompts.prompt_sets:Davis", "the 90 sequences of DAVIS 2017, such as 'bmx bumps'"),
         Entry("longtext", "f3core_prompts.prompt_sets:LongText", "123 long sentences: scenes, motions and styles"),
     ]
+
+
+@hookimpl
+def f3core_datasets() -> list[Entry]:
+    return [Entry("folder", "f3core.distillation.folder_data:FolderData", "clips in a folder, with their captions")]
