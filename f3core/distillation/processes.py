@@ -50,7 +50,9 @@ class Processes:
             raise ModelError(f"accelerate cannot train in mixed_precision: {precision} on {device}: {error}") from error
         way = str(self._accelerator.distributed_type.value)
         if way in _OTHER_WAYS:
-            raise ModelError(f"training under {way} is not supported; run accelerate launch with --multi_gpu or --cpu")
+            raise ModelError(
+                f"training under {way} is not supported; give accelerate launch --multi_gpu, without a GPU too"
+            )
         if self._accelerator.device.type != device.type:
             raise ModelError(f"the models lie on {device}, accelerate was launched for {self._accelerator.device}")
         self.scaler: Any = self._accelerator.scaler
@@ -80,6 +82,14 @@ class Processes:
                 f"distill.batch_size: {batch} clips cannot be shared evenly by {processes} in {parts} part(s) each; "
                 f"give a multiple of {self.count * parts}, or another distill.accumulate"
             )
+
+    def check_places(self, modules: Sequence[nn.Module]) -> None:
+        """Raises `ModelError` for modules that do not lie on this one of several processes' device (`local_device`)."""
+        device = self._accelerator.device
+        for module in modules:
+            found = next((p.device for p in module.parameters()), device)
+            if self.count > 1 and device.type != "cpu" and found != device:
+                raise ModelError(f"process {self.index} works on {device}, its {type(module).__name__} lies on {found}")
 
     @torch.no_grad()
     def average(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -62,6 +62,7 @@ def train(
         raise ModelError("there is no clip to train on")
     if training_state.same_weights(bench.teacher, bench.student):
         raise ModelError("student and teacher share weights; the student needs a copy of its own")
+    processes.check_places([bench.teacher, bench.student])
     with _readied(bench, spec.gradient_checkpointing):
         training = _Training(bench, losses, batches, spec, folder, processes)
         try:
@@ -216,8 +217,8 @@ class _Training:
 
     def _check(self, number: int, losses: dict[str, float], norms: dict[str, float]) -> None:
         wrong = [f"loss {name!r} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-        if self.processes.scaler is None:  # a scaler leaves such updates out, and goes on with a smaller scale
-            wrong += [f"{name} is {value}" for name, value in norms.items() if not math.isfinite(value)]
+        if not wrong and self.processes.scaler is None:  # which leaves such updates out, and goes on at a smaller scale
+            wrong = [f"{name} is {value}" for name, value in norms.items() if not math.isfinite(value)]
         if wrong:
             file = self.folder / training_state.FILE
             kept = f"; the checkpoint of an earlier step stays in {file}" if file.exists() else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,9 +66,7 @@ class TrainingLog:
                 self._board.add_scalar(name, value, record.step)
 
     def flush(self) -> None:
-        """Before a checkpoint, which must not be ahead of what was noted."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+        """Before a checkpoint: what TensorBoard holds back of steps that will not come again."""
         if self._board is not None:
             self._board.flush()
 
@@ -86,4 +83,4 @@ def _board(folder: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=first if first > 1 else None)
+    return SummaryWriter(str(folder), purge_step=first)
