@@ -43,13 +43,13 @@ class Measured(Criterion):
         study = load(Path(self.file))
         _check(study, self.file, units, ranges, scores, target)
         figure = study.figure(self.figure)
-        worth = {place: study.importance(place, figure).mean for place in study.places}
-        endless = [place.name for place, value in worth.items() if not math.isfinite(value)]
+        worth = {place.name: study.importance(place, figure).mean for place in study.places}
+        endless = [name for name, value in worth.items() if not math.isfinite(value)]
         if endless:
             raise ScoresError(
                 f"{self.file}: {figure} without {endless[0]} is no number to rank by; choose another figure"
             )
-        return [sum(worth[place] for place in _made_of(unit, study.places, self.file)) for unit in units]
+        return [sum(worth[place.name] for place in made_of(unit, study.places)) for unit in units]
 
 
 def _check(
@@ -72,7 +72,7 @@ def _check(
             raise ScoresError(f"{file}: {missing[0]} was not measured: {why}; measure this model as it is to be pruned")
 
 
-def _made_of(unit: Unit, places: Iterable[MeasuredPlace], file: str) -> list[MeasuredPlace]:
+def made_of(unit: Unit, places: Iterable[MeasuredPlace]) -> list[MeasuredPlace]:
     """The places that a unit consists of, the largest first; for what is left, those without which it cannot go."""
     found, left = list[MeasuredPlace](), set(unit.sites)
     largest = sorted(places, key=lambda place: -len(place.sites))
