@@ -132,7 +132,7 @@ class Bench:
         job = self.job.of_row(index)
         model = self._model(job, row)
         if row.prune is not None:
-            chosen_removals(job, model.sites)
+            chosen_removals(job, model.places(row.prune.target))
             check_branch(job, model.adapter, model.pipeline)
         try:
             entered = self._entered(row.accelerate, model.pipeline)
@@ -169,19 +169,19 @@ class Bench:
         return inputs_of(self.job, self.model)
 
     def _scores(self, job: Job, model: Model, source: str | None, ranked: bool) -> Scores:
-        """Scores of a row: those of an earlier one of the same model that needs the same, or of an interrupted run,
-        where there are."""
-        inputs = self._inputs if source is None else inputs_of(job, model)
+        """Scores of a row: an earlier one's that needs the same of its model, or of an interrupted run, if any."""
+
+        def inputs() -> Inputs:
+            return self._inputs if source is None else inputs_of(job, model)
+
         if not ranked:
-            return scored(job, model, inputs, self.listener)
-        need, folder = (
-            needed_scores(job),
-            self.folder if source is None else scores_of(self.folder, self.models.weights[source]),
-        )
+            return scored(job, model, inputs(), self.listener)
+        need = needed_scores(job)
+        folder = self.folder if source is None else scores_of(self.folder, self.models.weights[source])
         file = folder / f"scores-{need}.safetensors"
         if not file.exists():
             # prompts that were scored for one need serve every other of the same target
-            found = scored(job, model, inputs, self.listener, folder=folder / job.file.spec.prune.target)
+            found = scored(job, model, inputs(), self.listener, folder=folder / job.file.spec.prune.target)
             with written(file) as unfinished:
                 found.save(unfinished)
         return Scores.load(file)

@@ -105,8 +105,8 @@ def run(spec: Path, *rows: str, over: str = "[0, 1]", **options: Any) -> Compari
 
 
 def told(found: Comparison) -> dict[str, Any]:
-    """All of a comparison but when and in how much memory it was made."""
-    data = found.model_dump(mode="json", exclude={"date": True, "rows": {"__all__": {"memory"}}})
+    """All of a comparison but when, in how much memory, and beside which imported libraries it was made."""
+    data = found.model_dump(mode="json", exclude={"date": True, "versions": True, "rows": {"__all__": {"memory"}}})
     for outcome in data["outcomes"]:
         outcome.pop("memory")
     return data
