@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,33 +40,45 @@ def draw(found: Importance, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    telling = found.telling
-    width = min(22.0, max(6.4, 1.6 + 0.34 * len(found.places)))
+    telling, places = found.telling, _in_order(found)
+    width = min(22.0, max(6.4, 1.6 + 0.34 * len(places)))
     figure = Canvas(figsize=(width, 1.5 + 1.9 * (1 + len(telling))), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     *panels, last = figure.subplots(1 + len(telling), 1, sharex=True)
     for name, axes in zip(telling, panels, strict=True):
-        _importance(axes, found, name)
-    _saved(last, found)
+        _importance(axes, found, places, name)
+    _saved(last, found, places)
     for axes in (*panels, last):
-        _stages(axes, found, named=axes is panels[0])
+        _stages(axes, places, named=axes is panels[0])
         tidy_(axes)
         axes.grid(visible=False, axis="x")
-    labels = _labels(found.places)
+    labels = _labels(places)
     upright = max(map(len, labels)) > LONG
     last.set_xticks(range(len(labels)), labels, rotation=90 if upright else 0, fontsize=8)
-    together = "; +: with all that it needs to go" if any(len(one.sites) > 1 for one in found.places) else ""
+    together = "; +: with all that it needs to go" if any(len(one.sites) > 1 for one in places) else ""
     last.set_xlabel(f"taken away alone ({found.target}){together}", color=INK, fontsize=9)
     figure.suptitle(
         f"Importance over depth: {found.source}\n{plural(found.clips, 'clip')}, {spread_over(found.seeds)}",
         color=INK,
         fontsize=11,
     )
+    figure.align_ylabels()
     figure.savefig(path, metadata={"Software": "f3core"})
 
 
-def _importance(axes: Axes, found: Importance, name: str) -> None:
-    figures = [found.importance(one, name) for one in found.places]
+def _in_order(found: Importance) -> list[MeasuredPlace]:
+    """Down, mid, up of each component, whatever belongs to one of them side by side; otherwise as places run."""
+    components = list(dict.fromkeys(one.sites[0].partition(".")[0] for one in found.places))
+    order = (None, *Stage)
+
+    def key(one: MeasuredPlace) -> tuple[int, int]:
+        return components.index(one.sites[0].partition(".")[0]), order.index(one.stage)
+
+    return sorted(found.places, key=key)
+
+
+def _importance(axes: Axes, found: Importance, places: Sequence[MeasuredPlace], name: str) -> None:
+    figures = [found.importance(one, name) for one in places]
     shown = [(x, figure) for x, figure in enumerate(figures) if math.isfinite(figure.mean)]
     axes.bar(
         [x for x, _ in shown],
@@ -85,37 +98,35 @@ def _importance(axes: Axes, found: Importance, name: str) -> None:
     axes.set_ylabel(title, color=INK, fontsize=9)
 
 
-def _saved(axes: Axes, found: Importance) -> None:
+def _saved(axes: Axes, found: Importance, places: Sequence[MeasuredPlace]) -> None:
     """What each place saves of the whole, in percent, one bar beside the other."""
     bars = {
-        "MACs": [one.macs_saved / found.macs if found.macs else 0.0 for one in found.places],
-        "parameters": [one.parameters_saved / found.parameters if found.parameters else 0.0 for one in found.places],
+        "MACs": [one.macs_saved / found.macs if found.macs else 0.0 for one in places],
+        "parameters": [one.parameters_saved / found.parameters if found.parameters else 0.0 for one in places],
     }
     if found.seconds:
-        bars["seconds"] = [(one.seconds_saved or 0.0) / found.seconds for one in found.places]
+        bars["seconds"] = [(one.seconds_saved or 0.0) / found.seconds for one in places]
     width = 0.8 / len(bars)
     for i, (name, shares) in enumerate(bars.items()):
-        places = [x + (i + 0.5) * width - 0.4 for x in range(len(shares))]
-        axes.bar(places, [100 * share for share in shares], width=width, color=SAVED[name], label=name, zorder=3)
+        middles = [x + (i + 0.5) * width - 0.4 for x in range(len(shares))]
+        axes.bar(middles, [100 * share for share in shares], width=width, color=SAVED[name], label=name, zorder=3)
     axes.axhline(0, color=INK, linewidth=0.8, zorder=4)
     axes.set_ylabel("saved,\n% of the denoiser's", color=INK, fontsize=9)
     axes.margins(y=0.3)
     axes.legend(loc="upper right", ncols=len(bars), frameon=False, fontsize=8)
 
 
-def _stages(axes: Axes, found: Importance, *, named: bool) -> None:
+def _stages(axes: Axes, places: Sequence[MeasuredPlace], *, named: bool) -> None:
     """A band behind every other run of places of one stage, and above the first panel its name."""
-    runs = [
-        (key, [x for x, _ in run]) for key, run in itertools.groupby(enumerate(found.places), lambda p: _stage(p[1]))
-    ]
-    axes.set_xlim(-0.6, len(found.places) - 0.4)
+    runs = [(key, [x for x, _ in run]) for key, run in itertools.groupby(enumerate(places), lambda p: _stage(p[1]))]
+    axes.set_xlim(-0.6, len(places) - 0.4)
     if len(runs) < 2:
         return
-    for i, (name, places) in enumerate(runs):
+    for i, (name, run) in enumerate(runs):
         if i % 2:
-            axes.axvspan(places[0] - 0.5, places[-1] + 0.5, color=SHADE, zorder=0, linewidth=0)
+            axes.axvspan(run[0] - 0.5, run[-1] + 0.5, color=SHADE, zorder=0, linewidth=0)
         if named:
-            middle = (places[0] + places[-1]) / 2
+            middle = (run[0] + run[-1]) / 2
             axes.annotate(
                 name,
                 (middle, 1.0),
@@ -136,7 +147,7 @@ def _stage(one: MeasuredPlace) -> str:
     return ".".join(words[: next((i for i, word in enumerate(words) if word.isdigit()), len(words) - 1)])
 
 
-def _labels(places: tuple[MeasuredPlace, ...]) -> list[str]:
+def _labels(places: Sequence[MeasuredPlace]) -> list[str]:
     """Short names: level and number in a U-Net, elsewhere what of a path tells it from the others under its stage."""
     found = []
     for stage, run in itertools.groupby(places, _stage):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from f3core.compare_rows import DAMAGE
+from f3core.compare_rows import DAMAGE, figure_of
 from f3core.importance_rows import metric_of
 from f3core.pace import how_timed
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, seconds, si, terminal_table
@@ -20,24 +20,33 @@ if TYPE_CHECKING:
     from f3core.stats import Figure
 
 
-def measured(found: Importance) -> Lines:
-    """How much worse every figure gets without each place, and what that saves."""
+def measured(found: Importance, names: Sequence[str]) -> Lines:
+    """How much worse figures of these names get without each place, and what that saves."""
     shares = ["MACs", "parameters", *(["seconds"] if found.seconds else [])]
-    rows = [["(unpruned)", *_unpruned(found), si(found.macs).strip(), si(found.parameters).strip()]]
+    rows = [
+        [
+            "(unpruned)",
+            *(_unpruned(found, name) for name in names),
+            si(found.macs).strip(),
+            si(found.parameters).strip(),
+        ]
+    ]
     if found.seconds:
         rows[0].append(seconds(found.seconds))
     for one in found.places:
-        worse = (_signed(found.importance(one, name), found, name) for name in found.figures)
-        rows.append([one.name, *worse, *(f"{100 * share:.1f} %" for share in _shares(found, one))])
-    return ["without", *(_head(found, name) for name in found.figures), *(f"{share} saved" for share in shares)], rows
+        worse = (_signed(found.importance(one, name), found, name) for name in names)
+        rows.append([one.name, *worse, *(_percent(share) for share in _shares(found, one))])
+    return ["without", *(_head(found, name) for name in names), *(f"{share} saved" for share in shares)], rows
 
 
-def _unpruned(found: Importance) -> Iterator[str]:
-    from f3core.compare_rows import figure_of
+def _unpruned(found: Importance, name: str) -> str:
+    if name == DAMAGE:
+        return "0"
+    return figure_of([figures[name] for figures in found.unpruned]).text(len(found.seeds) > 1)
 
-    for name in found.figures:
-        values = [] if name == DAMAGE else [figures[name] for figures in found.unpruned]
-        yield figure_of(values).text(len(values) > 1) if values else "0"
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %".replace("-", "−")
 
 
 def _head(found: Importance, name: str) -> str:
@@ -63,12 +72,12 @@ def guesses(found: Importance) -> Lines:
     return ["place", *found.criteria], rows
 
 
-def agreements(found: Importance) -> Lines:
-    """Rank correlations of criteria with importance, and of importance between seeds."""
-    rows = [[name, *(_rank(found.agreement(name, figure)) for figure in found.figures)] for name in found.criteria]
+def agreements(found: Importance, names: Sequence[str]) -> Lines:
+    """Rank correlations of criteria with importance by these figures, and of importance between seeds."""
+    rows = [[criterion, *(_rank(found.agreement(criterion, name)) for name in names)] for criterion in found.criteria]
     if len(found.seeds) > 1:
-        rows.append(["(another seed)", *(_rank(found.between_seeds(figure)) for figure in found.figures)])
-    return ["criterion", *found.figures], rows
+        rows.append(["(another seed)", *(_rank(found.between_seeds(name)) for name in names)])
+    return ["criterion", *names], rows
 
 
 def _rank(value: float | None) -> str:
@@ -103,11 +112,12 @@ def notes(found: Importance) -> Iterator[str]:
 
 
 def render(found: Importance) -> RenderableType:
-    """The tables for a terminal."""
-    parts: list[RenderableType] = [Text(headline(found)), terminal_table(*measured(found))]
+    """The tables for a terminal, with the telling figure of each metric alone."""
+    names = found.telling
+    parts: list[RenderableType] = [Text(headline(found)), terminal_table(*measured(found, names))]
     if found.criteria:
         parts += [Text("What criteria score"), terminal_table(*guesses(found))]
-        parts += [Text("Rank correlation with importance"), terminal_table(*agreements(found))]
+        parts += [Text("Rank correlation with importance"), terminal_table(*agreements(found, names))]
     if found.staying:
         parts.append(terminal_table(*staying(found), left=["because"]))
     return Group(*parts, *(Text(f"· {note}", style="dim") for note in notes(found)))
@@ -120,10 +130,10 @@ def to_markdown(found: Importance) -> str:
         headline(found),
         "![importance over depth](importance.png)",
         "## Measured",
-        markdown_table(*measured(found)),
+        markdown_table(*measured(found, found.figures)),
     ]
     if found.criteria:
-        parts += ["## Rank correlation of criteria with importance", markdown_table(*agreements(found))]
+        parts += ["## Rank correlation of criteria with importance", markdown_table(*agreements(found, found.figures))]
         parts += ["## What criteria score", markdown_table(*guesses(found))]
     if found.staying:
         parts += ["## What cannot go", markdown_table(*staying(found))]
