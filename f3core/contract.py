@@ -31,6 +31,8 @@ from f3core.sites import (
     GuidanceBranch,
     PruningAxis,
     Removal,
+    Site,
+    Target,
 )
 from f3core.surgery import apply_plan_, restrict_
 
@@ -39,8 +41,8 @@ Change = tuple[AttentionKind, Removal]
 
 def example_plan(
     adapter: str,
-    sites: Sequence[AttentionSite],
-    change: Change,
+    sites: Sequence[Site],
+    change: tuple[Target, Removal],
     *,
     axis: PruningAxis = PruningAxis.LAYER,
     ranges: tuple[StepRange, ...] = (StepRange(),),
@@ -56,7 +58,7 @@ def example_plan(
     is pruned alone.
     """
     target, removal = change
-    able = [site for site in sites if removal in site.removals.get(target, ())]
+    able = [site for site in sites if removal in site.ways(target)]
     removals = {site.fqn: removal for site in able}
     units = make_units(able, axis, len(ranges))
     picked = range(len(units)) if chosen is None else chosen

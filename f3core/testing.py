@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from f3core.contract import Call, blocks_around, distance, example_plan, explained, off_when_compiled, same
+from f3core.contract_blocks import BlocksContract
 from f3core.contract_facts import EXACT, FactsContract, both_dtypes
 from f3core.flops import costs, count
 from f3core.measure import count_pruned
@@ -30,7 +31,7 @@ from f3core.sites import AttentionKind, PruningAxis, Removal
 TEMPORAL = AttentionKind.TEMPORAL
 
 
-class AdapterContract(FactsContract):
+class AdapterContract(FactsContract, BlocksContract):
     """Subclass as ``Test...``, set ``adapter`` and write :meth:`build`; the rest has defaults.
 
     Sizes, ``component``, :meth:`cast` and :meth:`at_level` may be overridden too: see `ContractBase`.

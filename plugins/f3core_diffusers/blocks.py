@@ -59,8 +59,9 @@ class BlocksAdapter(DiffusersAdapter):
         ]
 
     def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        """Those of all lists; none while the adapter names no ``depths``."""
         found: list[Block] = []
-        for path, _ in self.layers(denoiser):
+        for path, _ in self.layers(denoiser) if self.depths else ():
             stack, _, number = path.rpartition(".")
             if stack:
                 part, fixed = Part(path, self.hands.get(stack, ())), self.fixed(denoiser, path)

@@ -54,13 +54,17 @@ class MotifVideoAdapter(BlocksAdapter):
             encoder, decoder = {"attn": Joint(output=None), **crossed}, {"attn": Paired(output=None)}
             yield f"single_transformer_blocks.{number}", encoder if number < decoded else decoder
 
+    def fixed(self, denoiser: nn.Module, path: str) -> str | None:
+        config = denoiser.config
+        if config.num_decoder_layers and path == f"single_transformer_blocks.{config.num_single_layers - 1}":
+            return "a decoder without any block predicts nothing"
+        return None
+
     def smaller(self, denoiser: nn.Module, left: Left) -> dict[str, Any] | None:
-        """The last blocks are the decoder; without any, what the others make would be the prediction."""
-        config, stays = denoiser.config, left["single_transformer_blocks"]
-        decoder = sum(number >= config.num_single_layers - config.num_decoder_layers for number in stays)
-        if config.num_decoder_layers and not decoder:
-            return None
+        """The last blocks are the decoder."""
+        encoders = denoiser.config.num_single_layers - denoiser.config.num_decoder_layers
         entries = {entry: len(left[stack]) for stack, entry in self.depths.items()}
+        decoder = sum(number >= encoders for number in left["single_transformer_blocks"])
         return {**entries, "num_decoder_layers": decoder}
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
