@@ -40,9 +40,9 @@ another device"""
 class Latents:
     """Latents and captions of a data set's clips, by number, as ``recipe`` makes them.
 
-    With ``keep`` they are encoded once, ``batch_size`` at a time, into ``folder``. Raises `OutputError` for a folder that
-    holds those of other clips or of another codec, `ModelError` for latents that are not finite, and whatever reading a
-    clip raises.
+    With ``keep`` they are encoded once, ``batch_size`` at a time, into ``folder``. Raises `OutputError` for one that
+    holds those of other clips or of another codec, `ModelError` for latents that are not finite, and whatever reading
+    a clip raises.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, folder: Path | None, keep: bool, batch_size: int) -> None:

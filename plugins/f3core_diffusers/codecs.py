@@ -22,8 +22,8 @@ class Codec:
 
     def __init__(self, pipeline: Any) -> None:
         found = getattr(pipeline, "vae", None)
-        if not callable(getattr(found, "encode", None)) or not hasattr(found, "encoder"):
-            named = "has no vae" if found is None else f"has the codec {type(found).__name__}"
+        if found is None or not hasattr(found, "encoder"):
+            named = "has no vae" if found is None else f"has the codec {type(found).__name__}, which does not encode"
             raise ModelError(f"{type(pipeline).__name__} {named}, so clips cannot be brought to its latents here")
         self.vae: Any = found
         channels = self.vae.config.get("z_dim") or self.vae.config.get("latent_channels")
@@ -64,12 +64,14 @@ class Codec:
         try:
             pixels = (2 * clips - 1).to(self.vae.device, self.vae.dtype)
             items = pixels.transpose(1, 2) if self.of_clips else pixels.flatten(0, 1)
-            at_once = max(1, PIXELS_AT_ONCE // (items[0].numel() // 3))
-            latents = torch.cat([self._mode(part) for part in items.split(at_once)]).float()
+            at_once: int = max(1, PIXELS_AT_ONCE // (items[0].numel() // 3))
+            latents = torch.cat([self._mode(part) for part in torch.split(items, at_once)]).float()
         finally:
             if upcast:
                 self.vae.to(before)
-        return self._scaled(latents if self.of_clips else latents.unflatten(0, clips.shape[:2]).transpose(1, 2))
+        if not self.of_clips:
+            latents = latents.view(*clips.shape[:2], *latents.shape[1:]).transpose(1, 2)
+        return self._scaled(latents)
 
     def _mode(self, items: Tensor) -> Tensor:
         try:

@@ -63,8 +63,8 @@ class HunyuanVideoAdapter(HunyuanLevels, BlocksAdapter):
     def recipe(self, pipeline: Any, call: Mapping[str, Any]) -> Recipe:
         if getattr(pipeline.transformer.config, "image_condition_type", None) == "token_replace":
             raise ModelError(
-                f"{type(pipeline).__name__} puts a clean first frame in place of the noisy one, and denoises the others "
-                "alone, which is not known here, so it cannot be distilled"
+                f"{type(pipeline).__name__} puts a clean first frame in place of the noisy one and denoises the rest, "
+                "so how it is trained is not known here, and it cannot be distilled"
             )
         return super().recipe(pipeline, call)
 

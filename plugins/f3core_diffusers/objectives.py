@@ -23,7 +23,7 @@ FLOWS = frozenset(
 )
 """schedulers of flow matching whose samples are (1 - s) x + s ε"""
 P_MEAN, P_STD = 0.7, 1.6
-"""of the normal distribution of log σ by which Stable Video Diffusion was trained (Blattmann et al. 2023)"""
+"""of the normal distribution of log σ by which Stable Video Diffusion (Blattmann et al. 2023) is trained"""
 
 
 class Objective(ABC):

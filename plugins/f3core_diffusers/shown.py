@@ -68,7 +68,7 @@ def first_forward(
             hook = functools.partial(note, name)
             stack.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
         # What a pipeline draws without the generator that it is given must not change what a training draws.
-        device = next(iter(denoisers.values())).device
+        device = next(next(iter(denoisers.values())).parameters()).device
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         torch.manual_seed(0)
         with contextlib.suppress(_Shown):

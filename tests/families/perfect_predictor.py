@@ -23,18 +23,19 @@ def knowing(adapter: Adapter, pipeline: Any, recipe: Recipe, latents: Tensor) ->
     with ExitStack() as stack:
         for denoiser in adapter.denoisers(pipeline).values():
             stack.callback(setattr, denoiser, "forward", denoiser.forward)
-            names = [name for name in inspect.signature(type(denoiser).forward).parameters if name != "self"]
+            taken = {name: p.default for name, p in inspect.signature(type(denoiser).forward).parameters.items()}
+            taken.pop("self")
 
-            def forward(*args: Any, _own: nn.Module = denoiser, _names: list[str] = names, **kwargs: Any) -> Any:
-                given = {**dict(zip(_names, args, strict=False)), **kwargs}
-                noisy = given[_names[0]].narrow(channel, 0, latents.shape[channel]).float()
+            def forward(*args: Any, _own: nn.Module = denoiser, _taken: dict[str, Any] = taken, **kwargs: Any) -> Any:
+                given = {**_taken, **dict(zip(_taken, args, strict=False)), **kwargs}
+                noisy = given[next(iter(_taken))].narrow(channel, 0, latents.shape[channel]).float()
                 level = torch.as_tensor(given["timestep"]).float().flatten()[:1].expand(len(noisy))
                 clean = latents.expand_as(noisy)
                 silent, loud = (recipe.noised(clean, torch.full_like(clean, each), level) for each in (0.0, 1.0))
                 made = recipe.target(clean, (noisy - silent) / (loud - silent), level)
                 if _own.config.get("out_channels") == 2 * latents.shape[channel]:
                     made = torch.cat([made, made], channel)  # variances
-                return (made,) if given.get("return_dict") is False else SimpleNamespace(sample=made)
+                return {True: SimpleNamespace(sample=made), False: (made,)}.get(given["return_dict"], made)
 
             denoiser.forward = forward
         yield
