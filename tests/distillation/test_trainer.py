@@ -178,6 +178,18 @@ def test_tensorboard_hears_the_same(tmp_path: Path) -> None:
     ]
 
 
+def test_without_tensorboard_only_the_lines_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"training.jsonl", "checkpoint.pt"}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.tmp").mkdir()
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: the checkpoint cannot be written"):
+        run(tmp_path)
+
+
 class Breaking(Task):
     """Not finite from a step on: itself, or its gradient alone."""
 
