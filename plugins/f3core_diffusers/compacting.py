@@ -11,8 +11,6 @@ from torch import nn
 
 from f3core.sites import Block
 from f3core.skipping import Skip
-from f3core.surgery import Pruned
-from f3core_diffusers.named_calls import NamedCalls
 
 Left = Mapping[str, Sequence[int]]
 """By path of a list of blocks, the numbers of those that stay."""
@@ -44,7 +42,7 @@ def spaced(left: Sequence[int], every: int, length: int) -> int | None:
 
 def plain_class(denoiser: nn.Module) -> type:
     """The class that diffusers, or whoever wrote it, gave a denoiser, without what was put in front of it."""
-    return next(base for base in type(denoiser).__mro__ if not issubclass(base, Pruned | NamedCalls))
+    return next(base for base in type(denoiser).__mro__ if "__init__" in vars(base))
 
 
 def reconfigured(denoiser: nn.Module, config: Mapping[str, Any]) -> nn.Module | None:
@@ -67,7 +65,8 @@ def become_smaller_(denoiser: nn.Module, config: Mapping[str, Any]) -> bool:
     for name, value in vars(made).items():
         if isinstance(value, _PLAIN) and not name.startswith("_") and before.get(name) != value:
             vars(denoiser)[name] = value
-    denoiser.register_to_config(**config)  # type: ignore[operator]
+    usual = [name for name in denoiser.config.get("_use_default_values", ()) if name not in config]  # type: ignore[operator]
+    denoiser.register_to_config(**config, _use_default_values=usual)  # type: ignore[operator]
     return True
 
 

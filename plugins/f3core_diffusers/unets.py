@@ -7,15 +7,19 @@ latent resolution; deeper blocks have fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
+from f3core.sites import Block
+from f3core.skipping import Skip
 from f3core_diffusers.arguments import opened
 from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal
 from f3core_diffusers.sketch import codec_size
+from f3core_diffusers.skips import compact_unet_
+from f3core_diffusers.unet_blocks import unet_blocks
 
 Transformer = Mapping[str, Mapping[str, Pattern]]
 """Of a transformer: by the name of each of its lists of blocks, the patterns of such a block's attention modules. Block
@@ -50,6 +54,12 @@ class UNetAdapter(BlocksAdapter):
 
     def layers(self, denoiser: nn.Module) -> Iterator[tuple[str, Mapping[str, Pattern]]]:
         yield from unet_layers(denoiser, self.transformers)
+
+    def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        return unet_blocks(denoiser, component)
+
+    def compact_(self, denoiser: nn.Module, gone: Sequence[Block]) -> bool:
+        return compact_unet_(denoiser)
 
     def patch(self, denoiser: nn.Module) -> tuple[int, int, int]:
         return 1, 1, 1
@@ -86,7 +96,10 @@ def unet_layers(
 
 
 def transformer_patterns(transformer: nn.Module, blocks: Transformer) -> dict[str, Pattern]:
-    """The patterns of a transformer's attention modules, by their names in it. A block without one is passed over."""
+    """The patterns of a transformer's attention modules, by their names in it. A block without one is passed over, and
+    so is a transformer that is skipped."""
+    if isinstance(transformer, Skip):
+        return {}
     lists = {name: getattr(transformer, name) for name in blocks}
     return {
         f"{name}.{number}.{attention}": pattern.inside(f"{name}.{number}")

@@ -15,6 +15,8 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.pruned import pruned_model_class
 from f3core_diffusers.sketch import divided, sketch
+from f3core_diffusers.skips import compact_unet_
+from f3core_diffusers.unet_blocks import unet_blocks
 from torch import nn
 from transformers import CLIPTextConfig
 
@@ -24,7 +26,7 @@ from f3core.clock import Gate
 from f3core.errors import ProbeError
 from f3core.folding import value_only
 from f3core.segments import argument, text_tokens
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Removal, Segments
 from f3core_tuneavideo.blocks import ClipTransformerBlock
 from f3core_tuneavideo.loading import load_pipeline, load_skeleton
 from f3core_tuneavideo.pipeline import TuneAVideoPipeline
@@ -101,6 +103,12 @@ class TuneAVideoAdapter(DiffusersAdapter):
             )
             found += [spatial, text, temporal]
         return found
+
+    def blocks(self, denoiser: nn.Module, component: str) -> list[Block]:
+        return unet_blocks(denoiser, component)
+
+    def compact_(self, denoiser: nn.Module, gone: Sequence[Block]) -> bool:
+        return compact_unet_(denoiser)
 
     def layout(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Layout:
         """``tokens`` are those of a frame at the resolution of the latents; deeper blocks see fewer."""

@@ -91,7 +91,9 @@ class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts the noise in a clip of latents. The defaults are the sizes of Stable Diffusion 1.4, 909.12 M parameters.
 
     ``attention_head_dim`` is the number of heads, of all stages or stage by stage, as in Stable Diffusion's configs.
-    Raises ValueError for published options that no checkpoint uses.
+    ``layers_per_block``: pairs of a ResNet block and a transformer in each down block, one more in the up block of its
+    size; of all stages or stage by stage. ``mid_block_type`` None: no mid block. (Both as diffusers' 2-D U-Net has
+    them, for smaller ones.) Raises ValueError for published options that no checkpoint uses.
     """
 
     @register_to_config
@@ -103,10 +105,10 @@ class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
         flip_sin_to_cos: bool = True,
         freq_shift: int = 0,
         down_block_types: Sequence[str] = (*("CrossAttnDownBlock3D",) * 3, "DownBlock3D"),
-        mid_block_type: str = "UNetMidBlock3DCrossAttn",
+        mid_block_type: str | None = "UNetMidBlock3DCrossAttn",
         up_block_types: Sequence[str] = ("UpBlock3D", *("CrossAttnUpBlock3D",) * 3),
         block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
-        layers_per_block: int = 2,
+        layers_per_block: int | Sequence[int] = 2,
         transformer_layers_per_block: int = 1,
         downsample_padding: int = 1,
         norm_num_groups: int = 32,
@@ -131,6 +133,8 @@ class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
         widths = list(block_out_channels)
         per_stage = isinstance(attention_head_dim, list | tuple)
         heads = list(attention_head_dim) if per_stage else [attention_head_dim] * len(widths)  # type: ignore[arg-type]
+        each = isinstance(layers_per_block, list | tuple)
+        layers = list(layers_per_block) if each else [layers_per_block] * len(widths)  # type: ignore[arg-type]
         time_width = 4 * widths[0]
 
         def resnet(before: int, after: int) -> ClipResnetBlock:
@@ -160,12 +164,12 @@ class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.down_blocks = nn.ModuleList()
         skips = [widths[0]]
         for i, (kind, width) in enumerate(zip(down_block_types, widths, strict=True)):
-            before = [skips[-1], *[width] * (layers_per_block - 1)]
+            before = [skips[-1], *[width] * layers[i]][: layers[i]]
             down = _Down(
                 [resnet(b, width) for b in before],
                 [transformer(width, heads[i]) for _ in before] if _attends(kind, "Down") else None,
             )
-            skips += [width] * layers_per_block
+            skips += [width] * layers[i]
             down.downsamplers = None
             if i < len(widths) - 1:
                 down.downsamplers = nn.ModuleList(
@@ -174,12 +178,15 @@ class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
                 skips.append(width)
             self.down_blocks.append(down)
 
-        self.mid_block = _Mid([resnet(widths[-1], widths[-1]) for _ in range(2)], [transformer(widths[-1], heads[-1])])
+        self.mid_block: _Mid | None = None
+        if mid_block_type is not None:
+            middle = [resnet(widths[-1], widths[-1]) for _ in range(2)]
+            self.mid_block = _Mid(middle, [transformer(widths[-1], heads[-1])])
 
         self.up_blocks = nn.ModuleList()
         last = widths[-1]
         for i, (kind, width) in enumerate(zip(up_block_types, reversed(widths), strict=True)):
-            before = [last, *[width] * layers_per_block]
+            before = [last, *[width] * layers[-1 - i]]
             up = _Up(
                 [resnet(b + skips.pop(), width) for b in before],
                 [transformer(width, heads[-1 - i]) for _ in before] if _attends(kind, "Up") else None,
@@ -220,7 +227,8 @@ class TuneAVideoUNet(NamedCalls, ModelMixin, ConfigMixin):  # type: ignore[misc]
         for down in self.down_blocks:
             skips += down(hidden, time, text, frames)
             hidden = skips[-1]
-        hidden = self.mid_block(hidden, time, text, frames)
+        if self.mid_block is not None:
+            hidden = self.mid_block(hidden, time, text, frames)
         for up in self.up_blocks:
             hidden = up(hidden, skips, time, text, frames)
         hidden = self.conv_out(self.conv_act(clip_norm(self.conv_norm_out, hidden, frames)))

@@ -43,7 +43,9 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
 
 
 def _in_3d(value: Any) -> Any:
-    """Block names of the 2-D U-Net under the published names of their inflated kind."""
+    """Block names of the 2-D U-Net under the published names of their inflated kind; None for a block left out."""
+    if value is None:
+        return None
     return value.replace("2D", "3D") if isinstance(value, str) else tuple(_in_3d(v) for v in value)
 
 
