@@ -53,6 +53,11 @@ def one_block(denoiser: nn.Module) -> nn.Module:
     for name, child in denoiser.named_children():
         if isinstance(child, nn.ModuleList):
             setattr(denoiser, name, child[:1])
+    return with_weights(denoiser)
+
+
+def with_weights(denoiser: nn.Module) -> nn.Module:
+    """A denoiser that was built on meta, with random weights."""
     denoiser = denoiser.to_empty(device=DEVICE)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -153,7 +153,7 @@ def main() -> None:
         f"{table(by_seed, figures)}\n\nMeans and standard deviations over seeds {asked.seeds}; "
         f"{file.spec.evaluate.num_clips} clips each, the same prompts and noise for all. "
         f"{file.spec.distill.steps} steps of {file.spec.distill.batch_size} clips for every arm: {', '.join(seconds)}. "
-        f"{machine()}\n\n![as bars, dots are seeds]({asked.name}.png)\n\n"
+        f"{machine().cpu}, {machine().cores} logical cores.\n\n![as bars, dots are seeds]({asked.name}.png)\n\n"
         f"    {told['command']}\n"
     )
     (RESULTS / f"{asked.name}.md").write_text(

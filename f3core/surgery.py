@@ -119,7 +119,7 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
     _check(plan, gates, sites)
     former = (*denoiser.f3_before, present) if isinstance(denoiser, Pruned) and present is not None else ()
     if plan.structural:
-        _take_out_(denoiser, adapter, [site for fqn, site in sites.items() if fqn in gates])
+        take_out_(denoiser, adapter, [site for fqn, site in sites.items() if fqn in gates])
     else:
         step_ranges = plan.step_ranges if plan.gated() else ()
         when = {fqn: None if plan.always(fqn) else ranges for fqn, ranges in gates.items()}
@@ -204,8 +204,9 @@ def _become_pruned_(denoiser: nn.Module, adapter: Adapter, clock: Clock) -> None
     vars(denoiser).update(f3_clock=clock, f3_adapter=adapter, f3_plan=None)  # plain attributes, not registered
 
 
-def _take_out_(denoiser: nn.Module, adapter: Adapter, gone: Sequence[Site]) -> None:
-    """Take whole blocks out, for good. What carries a plan already goes on doing so: its blocks keep their numbers."""
+def take_out_(denoiser: nn.Module, adapter: Adapter, gone: Sequence[Site]) -> None:
+    """Take whole blocks out, for good; `f3core.skipping.check_blocks` says whether they can go. What carries a plan
+    already goes on doing so: its blocks keep their numbers."""
     blocks, clock = [block for block in gone if isinstance(block, Block)], Clock()
     for block in blocks:
         skip_(denoiser, block, Gate(clock, None))
