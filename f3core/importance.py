@@ -53,6 +53,8 @@ def importance(
     interrupted study goes on with ``resume``. Raises `SpecError` for specs and options that make no sense, before
     anything is loaded, and `ScoresError` for a criterion that is asked for and cannot score the target.
     """
+    if file.spec.evaluate is None:
+        raise file.error(("evaluate",), "importance is measured; it needs an evaluate section")
     seeds = (file.spec.sweep or SweepSpec()).seeds
     first = seeded(file, seeds[0], output)
     _check(first)
@@ -87,9 +89,7 @@ def importance(
 def _check(job: Job) -> None:
     """Raises `SpecError` for a spec whose importance cannot be measured."""
     file, prune = job.file, job.file.spec.prune
-    if file.spec.evaluate is None:
-        raise file.error(("evaluate",), "importance is measured; it needs an evaluate section")
-    if not file.spec.evaluate.metrics:
+    if file.spec.evaluate is None or not file.spec.evaluate.metrics:
         message = "importance is how much worse figures get; name at least one metric"
         raise file.error(("evaluate", "metrics"), message)
     metrics_of(job)
@@ -111,8 +111,8 @@ def _criteria(job: Job, asked: Sequence[str]) -> list[str]:
     scores_attention = [name for name, one in every.items() if one.needs_scores and not one.needs_impact]
     able = [name for name in every if target is not Structure.BLOCK or name not in scores_attention]
     for name in asked:
-        if name not in every:
-            raise SpecError(f"--criteria {name}: {suggest(name, every)}")
+        if name not in job.registry.names("criterion"):
+            raise SpecError(f"--criteria {name}: {suggest(name, job.registry.names('criterion'))}")
         if name not in able:
             raise SpecError(f"--criteria {name}: it scores attention, not whole blocks; {suggest(name, able)}")
     chosen = list(dict.fromkeys(asked)) or [n for n in able if every[n].needs_scores or every[n].needs_impact]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAVED = {"MACs": "#004488", "parameters": "#DDAA33", "seconds": "#BB5566"}
 """Told apart by people with any colour vision, and in grey by lightness."""
 SHADE = "#F2F2F2"
-LONG = 3
+LONG = 4
 """Names of places longer than this stand upright."""
 
 
@@ -56,7 +56,8 @@ def draw(found: Importance, path: Path) -> None:
     upright = max(map(len, labels)) > LONG
     last.set_xticks(range(len(labels)), labels, rotation=90 if upright else 0, fontsize=8)
     together = "; +: with all that it needs to go" if any(len(one.sites) > 1 for one in places) else ""
-    last.set_xlabel(f"taken away alone ({found.target}){together}", color=INK, fontsize=9)
+    what = f"{found.target}, level.number" if any(_leveled(one) for one in places) else str(found.target)
+    last.set_xlabel(f"taken away alone ({what}){together}", color=INK, fontsize=9)
     figure.suptitle(
         f"Importance over depth: {found.source}\n{plural(found.clips, 'clip')}, {spread_over(found.seeds)}",
         color=INK,
@@ -139,9 +140,14 @@ def _stages(axes: Axes, places: Sequence[MeasuredPlace], *, named: bool) -> None
             )
 
 
+def _leveled(one: MeasuredPlace) -> bool:
+    """Whether it lies in a U-Net, whose blocks are told by stage, level and number."""
+    return one.stage in (Stage.DOWN, Stage.MID, Stage.UP)
+
+
 def _stage(one: MeasuredPlace) -> str:
     """What a place stands under: its stage in a U-Net, else its component and the list that it is in."""
-    if one.stage in (Stage.DOWN, Stage.MID, Stage.UP):
+    if _leveled(one):
         return str(one.stage)
     words = one.sites[0].split(".")
     return ".".join(words[: next((i for i, word in enumerate(words) if word.isdigit()), len(words) - 1)])
@@ -157,7 +163,7 @@ def _labels(places: Sequence[MeasuredPlace]) -> list[str]:
             end = max(first + 1, len(path) - last)
             found.append(".".join(path[first:end]) or stage)
     for i, one in enumerate(places):
-        if one.stage in (Stage.DOWN, Stage.MID, Stage.UP):
+        if _leveled(one):
             found[i] = f"{one.level}.{one.number}"
         if len(one.sites) > 1:
             found[i] += "+"

@@ -14,10 +14,10 @@ from f3core.compare_rows import DAMAGE, figure_of
 from f3core.importance_rows import metric_of
 from f3core.pace import how_timed
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, seconds, si, terminal_table
+from f3core.stats import Figure
 
 if TYPE_CHECKING:
     from f3core.importance_rows import Importance, MeasuredPlace
-    from f3core.stats import Figure
 
 
 def measured(found: Importance, names: Sequence[str]) -> Lines:
@@ -68,7 +68,7 @@ def _shares(found: Importance, one: MeasuredPlace) -> Iterator[float]:
 
 def guesses(found: Importance) -> Lines:
     """What each criterion scores each place, means over seeds."""
-    rows = [[one.name, *(f"{one.proxy(name):.3g}" for name in found.criteria)] for one in found.places]
+    rows = [[one.name, *(Figure.of(one.proxies[name]).text(False) for name in found.criteria)] for one in found.places]
     return ["place", *found.criteria], rows
 
 
