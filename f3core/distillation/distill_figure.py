@@ -19,6 +19,8 @@ Curve = Sequence[tuple[int, float]]
 """(step, value), by step"""
 WINDOW = 50
 """A smoothed curve is a running mean over one in so many of its steps."""
+WIDE = 30
+"""A curve whose largest value is this many times its smallest is drawn on a logarithmic axis."""
 
 
 def smoothed(values: Sequence[float]) -> Array:
@@ -36,6 +38,7 @@ def draw(curves: Mapping[str, Curve], title: str, path: Path) -> None:
     """One panel a curve: faint as it was, and smoothed. ``path`` names the PNG. Raises `ValueError` for no curve."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not curves:
         raise ValueError("no curve to draw")
@@ -54,6 +57,9 @@ def draw(curves: Mapping[str, Curve], title: str, path: Path) -> None:
         axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3, zorder=2)
         axes.plot(steps, smoothed(values), color=colour, linewidth=1.6, zorder=3)
         axes.set_title(name, color=INK, fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if min(values) > 0 and max(values) > WIDE * min(values):
+            axes.set_yscale("log")
         axes.margins(x=0.02, y=0.1)
         tidy_(axes)
         if place + columns >= len(curves):

@@ -65,8 +65,9 @@ class Yardstick:
         return teacher, kept(self._file("untrained"), Variant, lambda: self._measured("untrained student", pipeline))
 
     def trained(self, pipeline: Any) -> Variant:
-        """The student as training left it."""
-        return self._measured("trained student", pipeline)
+        """The student as training left it, which costs what it cost before."""
+        untrained = self.before(pipeline)[1]
+        return self._judged(untrained, "trained student", pipeline)
 
     def timing(self, pipeline: Any) -> evaluate.PairedTiming | None:
         """Interleaved runs of teacher and student; None where the spec asks for none."""
@@ -82,6 +83,10 @@ class Yardstick:
             parameters=model_size(adapter, pipeline),
             macs=generation_macs(adapter, pipeline, prompt, steps=self.steps, seed=seed, call=self.model.call),
         )
+        return self._judged(found, name, pipeline)
+
+    def _judged(self, found: Variant, name: str, pipeline: Any) -> Variant:
+        """With the quality and damage of the pipeline's clips as they are now."""
         if self.trial is None:
             return found
         own = pipeline is self.model.pipeline
