@@ -6,17 +6,28 @@ from fractions import Fraction
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_GOALS = ("macs", "parameters", "speedup", "milliseconds", "metric")
+
 
 class Budget(BaseModel):
-    """Exactly one of ``macs``, ``speedup`` and ``metric`` (with ``max_drop``)."""
+    """Exactly one of ``macs``, ``parameters``, ``speedup``, ``milliseconds`` and ``metric`` (with ``max_drop``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     macs: float | None = Field(
         None, gt=0, le=1, description="at most this share of the denoisers' MACs of one generation stays"
     )
+    parameters: float | None = Field(
+        None, gt=0, le=1, description="at most this share of the denoisers' parameters stays"
+    )
     speedup: float | None = Field(
         None, ge=1, description="denoiser seconds before ÷ after, measured on this machine, to 5 %"
+    )
+    milliseconds: float | None = Field(
+        None,
+        gt=0,
+        description="denoiser milliseconds of one generation of evaluate.timing_batch clips at most, measured on this "
+        "machine, to 5 %",
     )
     metric: str | None = Field(
         None,
@@ -29,10 +40,10 @@ class Budget(BaseModel):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Budget:
-        given = [name for name in ("macs", "speedup", "metric") if getattr(self, name) is not None]
+        given = [name for name in _GOALS if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of macs, speedup, and metric with max_drop; found {found}")
+            raise ValueError(f"give exactly one of {', '.join(_GOALS[:-1])}, and metric with max_drop; found {found}")
         if (self.metric is None) != (self.max_drop is None):
             lacking = "max_drop" if self.max_drop is None else "metric"
             raise ValueError(f"metric and max_drop go together; {lacking} is missing")
@@ -41,6 +52,10 @@ class Budget(BaseModel):
     def __str__(self) -> str:
         if self.macs is not None:
             return f"MACs ≤ {self.macs:g} of before"
+        if self.parameters is not None:
+            return f"parameters ≤ {self.parameters:g} of before"
+        if self.milliseconds is not None:
+            return f"denoiser ≤ {self.milliseconds:g} ms"
         if self.speedup is not None:
             return f"speed-up ≥ {self.speedup:g}×"
         return f"{self.metric} within {self.max_drop:g}"
@@ -48,15 +63,22 @@ class Budget(BaseModel):
     @property
     def measured(self) -> bool:
         """Whether only running the pruned model tells if the budget is met."""
-        return self.macs is None
+        return self.macs is None and self.parameters is None
 
-    def to_save(self, macs: int) -> int | None:
-        """How many of the MACs of one generation must go as far as the budget itself says: exact for ``macs``, a
-        prediction for ``speedup`` (as if time went with MACs), None for a metric."""
-        if self.metric is not None:
+    @property
+    def timed(self) -> bool:
+        """Whether it is about seconds."""
+        return self.speedup is not None or self.milliseconds is not None
+
+    def to_save(self, total: int) -> int | None:
+        """How many of the MACs of one generation must go as far as the budget itself says, or of the parameters for a
+        budget of parameters: exact for these two, a prediction for ``speedup`` (as if time went with MACs); None for
+        ``milliseconds`` and a metric, which say nothing before the model has run."""
+        share = self.macs if self.macs is not None else self.parameters
+        if share is None and self.speedup is None:
             return None
-        share = Fraction(str(self.macs)) if self.macs is not None else 1 / Fraction(str(self.speedup))
-        return macs - int(share * macs)
+        stays = Fraction(str(share)) if share is not None else 1 / Fraction(str(self.speedup))
+        return total - int(stays * total)
 
 
 class Tried(BaseModel):

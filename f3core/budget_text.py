@@ -20,6 +20,11 @@ def tried_lines(tried: Sequence[Tried]) -> tuple[list[str], list[list[str]]]:
         row = [f"{'● ' if one.chosen else ''}{one.units}", f"{one.macs:.1%}"]
         if predicted:
             row.append("" if one.predicted is None else f"{one.predicted:.4g}")
-        row += [f"{one.measured[name]:.4g}" if name in one.measured else "" for name in figures]
+        row += [plain(one.measured[name]) if name in one.measured else "" for name in figures]
         rows.append([*row, f"{one.verdict}, chosen" if one.chosen else one.verdict])
     return head, rows
+
+
+def plain(value: float) -> str:
+    """A number with four digits, or as many as it has before the point: ``0.9812``, ``12346``."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

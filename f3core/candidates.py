@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from f3core.budget import Budget
 from f3core.costs import Passes, unit_saving
 from f3core.errors import PlanError, ScoresError
 from f3core.method import Criterion, Method, PlanRequest
@@ -24,7 +25,8 @@ class Candidates:
 
     ``savings``: MACs of one generation that each unit's removal saves, of ``macs_before``. ``passes``: by component
     and kind of forward, denoiser rows of one clip in each step range; ``unconditional``: of these, those of guidance's
-    unconditional branch.
+    unconditional branch. ``parameters``: how many of the denoisers' ``parameters_before`` leave with each unit; None
+    where that is not known.
     """
 
     request: PlanRequest
@@ -34,6 +36,8 @@ class Candidates:
     unconditional: dict[str, dict[str, tuple[int, ...]]]
     savings: tuple[int, ...]
     macs_before: int
+    parameters: tuple[int | None, ...] = ()
+    parameters_before: int | None = None
 
     @classmethod
     def of(cls, request: PlanRequest, step_ranges: tuple[StepRange, ...]) -> Candidates:
@@ -88,22 +92,36 @@ class Candidates:
         a method's ``front``.
 
         A budget that has to be measured takes its first guess: for a speed-up what MACs predict, but never more than
-        there is; for a metric, half of what can be saved. Raises `PlanError` for a budget of MACs out of reach.
+        there is; for milliseconds and a metric, half of what can be saved. Raises `PlanError` for a budget of MACs or
+        parameters out of reach, and for one of parameters where these are not known.
         """
         asked = self.request
         if asked.budget is None:
             assert asked.ratio is not None, "a request has a ratio or a budget"
             return select(self.units, scores, asked.ratio)
-        found = front(self.units, scores, self.savings, type(asked.criterion))
-        needed = asked.budget.to_save(self.macs_before)
+        what, savings, before = self._spent(asked.budget)
+        found = front(self.units, scores, savings, type(asked.criterion))
+        needed = asked.budget.to_save(before)
         place = found.reaching(found.saved[-1] / 2 if needed is None else needed)
         if place is None and not asked.budget.measured:
-            best = 1 - found.saved[-1] / self.macs_before
+            best = 1 - found.saved[-1] / before
             raise PlanError(
-                f"the budget ({asked.budget}) cannot be met: pruning every unit leaves {_up(best)} of the MACs; "
+                f"the budget ({asked.budget}) cannot be met: pruning every unit leaves {_up(best)} of the {what}; "
                 "give a higher share, or another target, removal or axis"
             )
         return found.units(len(found) - 1 if place is None else place)
+
+    def _spent(self, budget: Budget) -> tuple[str, Sequence[int], int]:
+        """What a budget counts, in a word, how much of it each unit saves, and how much there is."""
+        if budget.parameters is None:
+            return "MACs", self.savings, self.macs_before
+        known = [saved for saved in self.parameters if saved is not None]
+        if self.parameters_before is None or len(known) < len(self.units):
+            raise PlanError(
+                f"the budget ({budget}) counts parameters, and this target's units ({self.request.target}) have no "
+                "parameter counts; give a budget of macs instead"
+            )
+        return "parameters", known, self.parameters_before
 
     def plan(self, method: str, scores: Sequence[float], chosen: Collection[int]) -> PruningPlan:
         """The plan by which the units at the indices ``chosen`` go."""

@@ -243,7 +243,7 @@ def _check_budget(file: SpecFile, registry: Registry, budget: Budget) -> None:
     path, evaluate = ("prune", "budget"), file.spec.evaluate
     if evaluate is None:
         raise file.error(path, f"the budget ({budget}) is measured; it needs an evaluate section")
-    if budget.speedup is not None and not evaluate.timing_pairs:
+    if budget.timed and not evaluate.timing_pairs:
         raise file.error(path, f"the budget ({budget}) is timed; it needs evaluate.timing_pairs of at least 1")
     if budget.metric is not None:
         name = metric_of(budget.metric, registry)[0]

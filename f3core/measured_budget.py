@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from f3core.adapter import Model
 from f3core.budget import Tried
+from f3core.budget_text import plain
 from f3core.errors import PlanError, SpecError, suggest
+from f3core.evaluate import PairedTiming
 from f3core.job import Job, metric_of
 from f3core.measure import Listener
 from f3core.plan import PruningPlan
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 TASK = "Measuring candidates"
-SPEEDUP = "speed-up"
+SPEEDUP, MILLISECONDS = "speed-up", "milliseconds"
 _ROUNDING = 1e-9
 """so that 0.98 - 0.96 is a drop of 0.02"""
 
@@ -31,12 +33,13 @@ def meet(
     """Of the choices among the units of ``plan`` that save the most for their predicted damage, the one that meets the
     plan's budget, as measured by the job's evaluate section; and all that were measured, in order of what they save.
 
-    ``prune`` makes a pipeline of a plan. A speed-up is approached from what MACs predict (`reach_speedup`), a metric by
-    bisection (`last_kept`). Raises `PlanError` with the best that is possible where the budget cannot be met, and
-    `SpecError` where its metric has no such figure.
+    ``prune`` makes a pipeline of a plan. A speed-up is approached from what MACs predict (`reach_speedup`); so are
+    milliseconds, as the speed-up that the unpruned model lacks; a metric by bisection (`last_kept`). Raises
+    `PlanError` with the best that is possible where the budget cannot be met, and `SpecError` where its metric has no
+    such figure.
     """
     search = _Search(job, model, plan, prune, listener)
-    place = search.for_speed() if search.budget.speedup is not None else search.for_metric()
+    place = search.for_speed() if search.budget.timed else search.for_metric()
     return search.plan_at(place), search.records(place)
 
 
@@ -59,6 +62,7 @@ class _Search:
         self.trial = Trial.of(job, model)
         self.measured: dict[int, tuple[dict[str, float], str]] = {}
         """figures and verdict, by place"""
+        self.timings: dict[int, PairedTiming] = {}
 
     def plan_at(self, place: int) -> PruningPlan:
         return self.plan.choosing(self.front.units(place))
@@ -86,28 +90,50 @@ class _Search:
     # --- seconds ------------------------------------------------------------------------------------------------
 
     def for_speed(self) -> int:
-        target = self.budget.speedup
-        assert target is not None
+        """The place that is fast enough.
+
+        Milliseconds of a candidate are those of the unpruned model, measured beside the fully pruned one (median),
+        divided by the candidate's own speed-up, so that a slow spell of the machine counts against no candidate.
+        """
+        last, asked = len(self.saved) - 1, self.budget.milliseconds
+        target, unpruned = self.budget.speedup or 1.0, 0.0
+        if asked is not None:
+            unpruned = 1e3 * self._timing(last).denoiser.before
+            target = unpruned / asked
+            self.note(0, {MILLISECONDS: unpruned, SPEEDUP: 1.0}, "unpruned", MOST_TIMINGS + 1)
 
         def measure(place: int) -> float:
-            timing = self.trial.timing(self.pipeline_at(place))
-            assert timing is not None, "the job was checked to ask for timing"
-            speedup = timing.denoiser.speedup
+            speedup = self._timing(place).denoiser.speedup
             verdict = "too slow" if speedup < target else "met" if speedup <= near(target) else "more than asked for"
-            self.note(place, {SPEEDUP: speedup}, verdict, MOST_TIMINGS)
+            found = {SPEEDUP: speedup} if asked is None else {MILLISECONDS: unpruned / speedup, SPEEDUP: speedup}
+            self.note(place, found, verdict, MOST_TIMINGS + (asked is not None))
             return speedup
 
+        if asked is not None and last:
+            measure(last)  # it is timed already
         place = reach_speedup(self.saved, target, measure)
         if place is not None:
             return place
-        last = len(self.saved) - 1
         if not last:
             raise PlanError(f"the budget ({self.budget}) cannot be met: no unit saves any work")
-        best = self.measured[last][0][SPEEDUP]
         raise PlanError(
-            f"the budget ({self.budget}) cannot be met: speed-up measured with every unit pruned is {_down(best)}× "
-            f"({1 - self.saved[last]:.3g} of the MACs stay); ask for less, or measure at the size that you use"
+            f"the budget ({self.budget}) cannot be met: {self._best(self.measured[last][0])} "
+            f"({1 - self.saved[last]:.3g} of the MACs stay); {'ask for less' if asked is None else 'allow more'}, or "
+            "measure at the size that you use"
         )
+
+    def _timing(self, place: int) -> PairedTiming:
+        if place not in self.timings:
+            found = self.trial.timing(self.pipeline_at(place))
+            assert found is not None, "the job was checked to ask for timing"
+            self.timings[place] = found
+        return self.timings[place]
+
+    def _best(self, best: Mapping[str, float]) -> str:
+        if MILLISECONDS not in best:
+            return f"speed-up measured with every unit pruned is {_down(best[SPEEDUP])}×"
+        unpruned = self.measured[0][0][MILLISECONDS]
+        return f"with every unit pruned {_up(best[MILLISECONDS])} ms are measured, of {plain(unpruned)} ms unpruned"
 
     # --- quality ------------------------------------------------------------------------------------------------
 
@@ -160,3 +186,9 @@ class _Search:
 def _down(speedup: float) -> str:
     """A speed-up with two digits, rounded down, so that asking for it is within reach."""
     return f"{math.floor(speedup * 100) / 100:.2f}"
+
+
+def _up(milliseconds: float) -> str:
+    """Milliseconds with three digits, rounded up, so that asking for them is within reach."""
+    digits = 2 - math.floor(math.log10(milliseconds)) if milliseconds > 0 else 0
+    return f"{math.ceil(milliseconds * 10**digits) / 10**digits:g}"

@@ -46,7 +46,7 @@ def _guessed(plan: PruningPlan) -> list[Text]:
         return []
     guess = (
         "is predicted from MACs alone; `f3core apply` measures and corrects it."
-        if plan.budget.metric is None
+        if plan.budget.speedup is not None
         else "cannot be told from scores; `f3core apply` starts from here and measures."
     )
     return [Text(f"Whether this meets the budget ({plan.budget}) {guess}", "yellow")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 
@@ -14,9 +15,10 @@ from pydantic import ValidationError
 from test_plan import axes, request
 
 from f3core.budget import Budget
+from f3core.candidates import Candidates
 from f3core.errors import PlanError
 from f3core.method import Criterion
-from f3core.plan import PruningPlan
+from f3core.plan import PruningPlan, rank, split_steps
 from f3core.sites import PruningAxis
 
 shares = st.floats(0.01, 1)
@@ -54,18 +56,24 @@ def test_a_budget_is_one_thing() -> None:
         {"metric": "m"},
         {"max_drop": 0.1},
         {"macs": 0.5, "max_drop": 0.1},
+        {"macs": 0.5, "parameters": 0.5},
+        {"speedup": 2.0, "milliseconds": 5.0},
+        {"parameters": 0.0},
+        {"parameters": 1.01},
+        {"milliseconds": 0.0},
     ):
         with pytest.raises(ValidationError):
             Budget(**wrong)
-    assert [str(b) for b in (Budget(macs=0.6), Budget(speedup=1.5), Budget(metric="m.all", max_drop=0.02))] == [
-        "MACs ≤ 0.6 of before",
-        "speed-up ≥ 1.5×",
-        "m.all within 0.02",
-    ]
-    assert [b.measured for b in (Budget(macs=0.6), Budget(speedup=1.5), Budget(metric="m", max_drop=0))] == [
-        False,
-        True,
-        True,
+    every = (
+        Budget(macs=0.6), Budget(parameters=0.7), Budget(speedup=1.5), Budget(milliseconds=120.0),
+        Budget(metric="m.all", max_drop=0.02),
+    )  # fmt: skip
+    assert [(str(budget), budget.measured, budget.timed) for budget in every] == [
+        ("MACs ≤ 0.6 of before", False, False),
+        ("parameters ≤ 0.7 of before", False, False),
+        ("speed-up ≥ 1.5×", True, True),
+        ("denoiser ≤ 120 ms", True, True),
+        ("m.all within 0.02", True, False),
     ]
 
 
@@ -77,6 +85,8 @@ def test_what_must_go_is_exact(share: float, macs: int) -> None:
     assert Budget(macs=0.3).to_save(10) == 7  # and not 8, as 0.3 in binary would have it
     assert Budget(macs=1.0).to_save(macs) == 0
     assert Budget(speedup=2.0).to_save(10) == 5
+    assert Budget(parameters=share).to_save(macs) == needed
+    assert Budget(milliseconds=5.0).to_save(macs) is None
     assert Budget(metric="m", max_drop=0.0).to_save(macs) is None
 
 
@@ -141,6 +151,57 @@ def test_budgets_that_are_measured_start_from_a_guess() -> None:
     assert planned(axis, Budget(speedup=50.0)).macs_share == reachable(axis)  # never more than there is
     half = planned(axis, Budget(metric="m", max_drop=0.0))
     assert 1 - half.macs_share >= most / 2
+    assert planned(axis, Budget(milliseconds=1.0)).pruned == half.pruned
+
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+BEFORE = 1000
+
+
+def counted(budget: Budget, sizes: list[int], by: Criterion) -> Candidates:
+    """Layers with parameters of their own, of 1000 in all."""
+    asked = request(PruningAxis.LAYER, None, budget=budget, criterion=by)
+    found = Candidates.of(asked, split_steps(asked.scores.header.levels, 1))
+    return dataclasses.replace(found, parameters=tuple(sizes[: len(found.units)]), parameters_before=BEFORE)
+
+
+sizes = st.lists(st.integers(0, 166), min_size=6, max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes, parts, st.sampled_from([Drift(), Late()]))
+def test_a_budget_of_parameters_takes_what_saves_them(drawn: list[int], part: float, by: Criterion) -> None:
+    share = max(1 - part * sum(drawn) / BEFORE, 0.001)
+    candidates = counted(Budget(parameters=share), drawn, by)
+    scores = candidates.scored()
+    needed = candidates.request.budget.to_save(BEFORE)  # type: ignore[union-attr]
+    assert needed is not None
+    if needed > sum(drawn):  # by the rounding of the share
+        return
+    chosen = candidates.chosen(scores)
+    saved = sum(drawn[i] for i in chosen)
+    assert BEFORE - saved <= share * BEFORE
+    if by.additive:
+        every = itertools.chain.from_iterable(itertools.combinations(range(6), n) for n in range(7))
+        least = min(sum(scores[i] for i in some) for some in every if sum(drawn[i] for i in some) >= needed)
+        assert sum(scores[i] for i in chosen) == pytest.approx(least)
+    else:
+        order = rank(candidates.units, scores)
+        assert chosen == frozenset(order[: len(chosen)])
+        assert saved - drawn[order[len(chosen) - 1]] < needed or not chosen
+
+
+def test_parameters_out_of_reach_or_unknown_are_refused() -> None:
+    budget = Budget(parameters=0.3)
+    candidates = counted(budget, [100] * 6, Drift())
+    with pytest.raises(PlanError, match=r"pruning every unit leaves 0\.4 of the parameters; give a higher share"):
+        candidates.chosen(candidates.scored())
+    unknown = dataclasses.replace(candidates, parameters=(None, *candidates.parameters[1:]))
+    nothing = dataclasses.replace(candidates, parameters=(), parameters_before=None)
+    for each in (unknown, nothing):
+        with pytest.raises(PlanError, match=r"this target's units \(TA\) have no parameter counts; give .* macs"):
+            each.chosen(each.scored())
 
 
 def test_scores_below_nothing_cannot_add_up() -> None:

@@ -25,3 +25,8 @@ def test_scores_that_only_rank_predict_no_damage() -> None:
     head, rows = tried_lines([tried(2, None, True, speed=1.5)])
     assert head == ["units", "MACs", "speed", "verdict"]
     assert rows == [["● 2", "98.0%", "1.5", "met, chosen"]]
+
+
+def test_no_number_loses_what_stands_before_its_point() -> None:
+    _, ((_, _, *told, _),) = tried_lines([tried(1, None, a=0.98124, b=1234.5, c=123456.7, d=float("inf"))])
+    assert told == ["0.9812", "1234", "123457", "inf"]

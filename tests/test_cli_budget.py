@@ -58,7 +58,9 @@ def test_ratios_on_the_command_line_stand_instead_of_the_budget(f3core_cli: Any,
     assert [(plan["ratio"], plan["budget"]) for plan in json.loads(out)] == [(0.25, None), (0.5, None)]
 
 
-@pytest.mark.parametrize("budget", ["{speedup: 1.1}", "{metric: text_accuracy.all, max_drop: 0.1}"])
+@pytest.mark.parametrize(
+    "budget", ["{speedup: 1.1}", "{milliseconds: 5}", "{metric: text_accuracy.all, max_drop: 0.1}"]
+)
 def test_plan_says_that_a_measured_budget_is_a_guess(
     f3core_cli: Any, spec: Path, scores: Path, tmp_path: Path, budget: str
 ) -> None:
@@ -100,6 +102,8 @@ def test_a_wrong_budget_ends_with_2_before_anything_is_loaded(
     [
         ("null", "{speedup: 1.1}", "is measured; it needs an evaluate section"),
         ("{timing_pairs: 0}", "{speedup: 1.1}", "is timed; it needs evaluate.timing_pairs of at least 1"),
+        ("{timing_pairs: 0}", "{milliseconds: 9}", "is timed; it needs evaluate.timing_pairs of at least 1"),
+        ("null", "{milliseconds: 9}", "(denoiser ≤ 9 ms) is measured; it needs an evaluate section"),
     ],
 )
 def test_a_budget_that_could_not_be_measured_is_refused_at_its_line(

@@ -10,18 +10,24 @@ from typing import Any
 import pytest
 
 import f3core
-from f3core import evaluate
+from f3core import engine, evaluate
+from f3core.budget import Tried
 from f3core.errors import PlanError, SpecError
 from f3core.evaluate import PairedTiming, Timing
 from f3core.hookspecs import Entry, hookimpl
-from f3core.measured_budget import TASK
+from f3core.job import resolve
+from f3core.measured_budget import TASK, meet
 from f3core.metric import Batch, Metric
+from f3core.plan import PruningPlan
+from f3core.planning import make_plan
 from f3core.registry import Registry
 from f3core.report import load as load_report
 from f3core.report import render, to_markdown
 from f3core.scores import Scores
+from f3core.spec import load_spec
 
 Write = Callable[..., Path]
+SLOWER = 1.2
 EVALUATE = "{num_clips: 2, timing_pairs: 1, metrics: [shade]}"
 
 
@@ -52,13 +58,15 @@ def registry() -> Registry:
 
 @pytest.fixture
 def timed_by_macs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Denoisers whose seconds fall by 0.8 of the MACs they save; notes every share timed."""
+    """Denoisers whose seconds fall by 0.8 of the MACs they save, on a machine that slows down from pair to pair; notes
+    every share timed."""
     heard: list[float] = []
 
     def timing(adapter: Any, before: Any, after: Any, prompts: Any, **_: Any) -> PairedTiming:
         share = after.transformer.f3_plan.macs_share
         heard.append(share)
-        found = Timing.of([1.0], [1 - 0.8 * (1 - share)])
+        seconds = SLOWER ** (len(heard) - 1)
+        found = Timing.of([seconds], [seconds * (1 - 0.8 * (1 - share))])
         return PairedTiming(clips=1, steps=4, calls=8, denoiser=found, end_to_end=found)
 
     monkeypatch.setattr(evaluate, "paired_timing", timing)
@@ -116,6 +124,43 @@ def test_a_speedup_out_of_reach_is_refused_with_the_best(
         f3core.apply(spec_for(tiny_spec, speedup=9.0), scores=scored, registry=registry)
     assert not list(tmp_path.glob("run*"))
     assert len(timed_by_macs) == 1
+
+
+def test_milliseconds_are_the_speedup_that_the_unpruned_model_lacks(
+    tiny_spec: Write, scored: Scores, timed_by_macs: list[float], registry: Registry
+) -> None:
+    model = engine.load(resolve(load_spec(spec_for(tiny_spec, macs=0.9)), registry, check_output=False))
+
+    def met(**budget: float) -> tuple[PruningPlan, tuple[Tried, ...]]:
+        timed_by_macs.clear()
+        job = resolve(load_spec(spec_for(tiny_spec, **budget)), registry, check_output=False)
+        return meet(job, model, make_plan(job, scored), engine.prune, engine.silent)
+
+    with pytest.raises(PlanError, match=r"with every unit pruned \S+ ms are measured, of 1000 ms unpruned") as refused:
+        met(milliseconds=1.0)
+    assert "allow more, or measure at the size" in str(refused.value)
+    (least,) = timed_by_macs
+    offered = float(str(refused.value).partition("every unit pruned ")[2].partition(" ms")[0])
+    assert met(milliseconds=offered)[0].macs_share == pytest.approx(least)
+
+    asked = round(1000 / (1 + 0.5 * (speedup_of(least) - 1)), 3)
+    plan, tried = met(milliseconds=asked)
+    assert timed_by_macs[0] == least
+    assert len(timed_by_macs) == len(tried) - 1  # the unpruned model is measured beside the others
+    assert (tried[0].units, tried[0].measured, tried[0].verdict) == (
+        0, {"milliseconds": 1000.0, "speed-up": 1.0}, "unpruned"
+    )  # fmt: skip
+    for one in tried[1:]:
+        assert one.measured["milliseconds"] == pytest.approx(1000 / speedup_of(one.macs))  # though the machine slows
+        assert (one.verdict == "too slow") == (one.measured["milliseconds"] > asked)
+    (chosen,) = [one for one in tried if one.chosen]
+    assert chosen.measured["milliseconds"] <= asked
+    assert (chosen.macs, str(plan.budget)) == (plan.macs_share, f"denoiser ≤ {asked:g} ms")
+    assert met(speedup=1000 / asked)[0].units == plan.units
+
+    plan, tried = met(milliseconds=1000.0)
+    assert not plan.pruned
+    assert [(one.verdict, one.chosen) for one in tried] == [("unpruned", True), ("more than asked for", False)]
 
 
 def test_a_given_pipeline_meets_a_budget_and_stays_as_it_was(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from f3core.budget import Budget
 from f3core.environment import library_versions, machine, now
 from f3core.errors import OutputError
 from f3core.evaluate import PairedTiming, Timing
@@ -182,6 +183,23 @@ def test_end_to_end_gain_far_below_the_denoisers() -> None:
     (warning,) = report.warnings
     assert "75 % of its time" in warning
     assert "text encoder, VAE" in warning
+
+
+@pytest.mark.parametrize(
+    ("budget", "warned"),
+    [
+        (Budget(milliseconds=2900.0), False),  # within what timings vary by
+        (Budget(milliseconds=2800.0), True),
+        (Budget(speedup=1.38), False),
+        (Budget(speedup=1.42), True),
+    ],
+)
+def test_a_budget_of_time_that_does_not_hold_to_the_end(budget: Budget, warned: bool) -> None:
+    plan = PlanSummary.of(make_plan().model_copy(update={"budget": budget}))
+    told = make_report(plan=plan, timing=timing((4.0, 3.0), (4.4, 3.4))).warnings
+    assert [("timings vary" in one, "3000 ms in the end" in one or "1.33× in the end" in one) for one in told] == [
+        (True, True)
+    ] * warned
 
 
 @pytest.mark.parametrize("axis", [PruningAxis.TIMESTEP, PruningAxis.CELL])

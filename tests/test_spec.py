@@ -120,7 +120,8 @@ names = st.text(string.ascii_letters + string.digits + "/:._- #'\"{[é✓", min_
 # PyYAML leaves the text 1e3 unquoted, which YAML 1.2 reads as a number
 names = names.filter(lambda name: not re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+", name))
 shares = st.floats(0, 1) | st.sampled_from([0, 1])
-goals = st.sampled_from([{}, {"budget": {"macs": 0.6}}, {"budget": {"speedup": 1.5}}]) | st.one_of(
+budgets = [{"macs": 0.6}, {"parameters": 0.7}, {"speedup": 1.5}, {"milliseconds": 120}]
+goals = st.sampled_from([{}, *({"budget": budget} for budget in budgets)]) | st.one_of(
     shares.map(lambda ratio: {"ratio": ratio}),
     shares.map(lambda drop: {"budget": {"metric": "m.all", "max_drop": drop}}),
 )
@@ -301,19 +302,23 @@ def test_overrides_change_values_and_leave_the_text() -> None:
     [
         ("{macs: 0}", "budget.macs: input should be greater than 0, not 0"),
         ("{macs: 1.2}", "budget.macs: input should be less than or equal to 1, not 1.2"),
+        ("{parameters: 1.2}", "budget.parameters: input should be less than or equal to 1, not 1.2"),
+        ("{milliseconds: 0}", "budget.milliseconds: input should be greater than 0, not 0"),
         ("{speedup: 0.9}", "budget.speedup: input should be greater than or equal to 1, not 0.9"),
         ("{metric: m, max_drop: -1}", "budget.max_drop: input should be greater than or equal to 0, not -1"),
         (
             "{macs: 0.5, speedup: 2}",
-            "give exactly one of macs, speedup, and metric with max_drop; found macs and speedup",
+            "give exactly one of macs, parameters, speedup, milliseconds, and metric with max_drop; found macs and "
+            "speedup",
         ),
-        ("{}", "give exactly one of macs, speedup, and metric with max_drop; found none"),
+        ("{}", "found none"),
         ("{max_drop: 0.1}", "found none"),
         ("{metric: m}", "metric and max_drop go together; max_drop is missing"),
         ("{macs: 0.5, max_drop: 0.1}", "metric and max_drop go together; metric is missing"),
         (
             "{mac: 0.5}",
-            "unknown key 'mac' in prune.budget; did you mean 'macs'? allowed: macs, max_drop, metric, speedup",
+            "unknown key 'mac' in prune.budget; did you mean 'macs'? allowed: macs, max_drop, metric, milliseconds, "
+            "parameters, speedup",
         ),
         ("0.5", "prune.budget"),
     ],
