@@ -16,16 +16,21 @@ processes; those that are not kept, one by one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from f3core.distillation.dataset import Dataset
 from f3core.distillation.recipe import Recipe
@@ -52,6 +57,10 @@ class Latents:
         if keep:
             if folder is None:
                 raise ModelError("latents are to be kept, but no folder is given")
+            if fcntl is None:
+                raise ModelError(
+                    "this system cannot lock files for latents to be kept; set distill.keep_latents: false"
+                )
             if batch_size < 1:
                 raise ModelError(f"batch_size must be at least 1, not {batch_size}")
             self._kept = _Folder(folder, len(dataset), lambda number: self._encoded([number])[0])
@@ -137,6 +146,8 @@ class _Folder:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             self._data, self._done = (os.open(folder / name, os.O_RDWR) for name in (DATA, DONE))
             self._texts = os.open(folder / CAPTIONS, os.O_WRONLY | os.O_APPEND)
+            for file in (self._data, self._done, self._texts):
+                weakref.finalize(self, os.close, file)
         except (OSError, ValueError) as error:
             raise OutputError(f"{folder}: latents cannot be kept there: {error}") from error
         self._shape = about["shape"]
@@ -191,8 +202,8 @@ class _Folder:
             lines = [json.dumps([number, text]) for number, text in zip(numbers, captions, strict=True)]
             # A line that a killed process left half written ends here.
             os.write(self._texts, ("\n" + "\n".join(lines) + "\n").encode())
-            os.fdatasync(self._data)
-            os.fdatasync(self._texts)
+            os.fsync(self._data)
+            os.fsync(self._texts)
             for number in numbers:
                 os.pwrite(self._done, b"\1", number)
         except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -19,6 +19,9 @@ from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.examples import Example
 from f3core_diffusers.patterns import Cross, Full3D
 from f3core_diffusers.shifted import shifted_levels
+
+if TYPE_CHECKING:
+    from f3core.distillation.recipe import Recipe
 
 
 def packed_size(args: Sequence[Any], kwargs: Mapping[str, Any], first: int) -> tuple[int, int, int]:
@@ -65,6 +68,11 @@ class LTXAdapter(BlocksAdapter):
         self, scheduler: Any, steps: int, call: Mapping[str, Any], size: tuple[int, int, int]
     ) -> tuple[float, ...]:
         return shifted_levels(scheduler, steps, size)
+
+    def recipe(self, pipeline: Any, call: Mapping[str, Any]) -> Recipe:
+        from f3core_diffusers.packed_training import PackedRecipe
+
+        return PackedRecipe(self, pipeline, call)
 
     def forwards(
         self, denoiser: nn.Module, given: Mapping[str, Any], inputs: Mapping[str, Any], rows: tuple[int, ...]

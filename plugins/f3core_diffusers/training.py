@@ -54,10 +54,10 @@ class DiffusersRecipe(Recipe):
         self._codec = Codec(pipeline)
         shown = first_forward(adapter, pipeline, "a", self._with_image(self.call, self._blank()))
         self.video = parameters(next(iter(adapter.denoisers(pipeline).values())))[0]
-        self._check(shown.arguments)
+        self._sizes = self.sizes(shown.arguments)
+        self._check(shown.arguments["timestep"])
         whole, told = shown.arguments[self.video], torch.as_tensor(shown.arguments["timestep"])
         self._timesteps = told.shape[1:]  # of denoisers that are told one for every token or frame
-        self._sizes = dict(zip(self.axes, whole.shape[1:], strict=True))
         self.size = self._codec.size((self._sizes["F"], self._sizes["H"], self._sizes["W"]))
         self._check_frames()
         self._objective = objective(pipeline.scheduler, scale=shown.scale, mu=shown.mu)
@@ -67,13 +67,31 @@ class DiffusersRecipe(Recipe):
         self._by_row = [isinstance(leaf, Tensor) and leaf.shape[:1] == (0,) for leaf in tree_flatten(none)[0]]
         self._rows: OrderedDict[str, Row] = OrderedDict()
 
-    def _check(self, arguments: Mapping[str, Any]) -> None:
-        latents, told = arguments[self.video], torch.as_tensor(arguments["timestep"])
-        if latents.ndim != 5 or (told != told.max()).any():
+    def sizes(self, arguments: Mapping[str, Any]) -> dict[str, int]:
+        """Of latents, by axis, as a forward's arguments tell. Raises `ModelError` where they do not."""
+        shape = arguments[self.video].shape[1:]
+        if len(shape) != len(self.axes):
             raise ModelError(
-                f"{type(self.pipeline).__name__} gives its denoiser latents {list(latents.shape[1:])} at timesteps "
-                f"{told.min():g} to {told.max():g}; distilled are denoisers of channels, frames, rows and columns that "
-                "are all at one"
+                f"{type(self.pipeline).__name__} gives its denoiser latents {list(shape)}, not channels, frames, rows "
+                "and columns, so how they are packed would have to be known to distil it"
+            )
+        return dict(zip(self.axes, shape, strict=True))
+
+    def entering(self, latents: Tensor) -> Tensor:
+        """Latents as the forward takes them, to be overridden where that packs them."""
+        return latents
+
+    def leaving(self, predicted: Tensor) -> Tensor:
+        """What the forward gives, laid out as latents."""
+        return predicted
+
+    def _check(self, timestep: Any) -> None:
+        """Raises `ModelError` where parts of a clip are at levels of their own."""
+        told = torch.as_tensor(timestep)
+        if (told != told.max()).any():
+            raise ModelError(
+                f"{type(self.pipeline).__name__} denoises parts of a clip at timesteps {told.min():g} to "
+                f"{told.max():g}; distilled are pipelines with one timestep for all of it"
             )
 
     def _check_frames(self) -> None:
@@ -145,7 +163,7 @@ class DiffusersRecipe(Recipe):
         """What a forward is given beside latents and timestep."""
         given = {name: each for name, each in arguments.items() if name not in (self.video, "timestep", "return_dict")}
         axis, channels = 1 + self.axes.index("C"), self._codec.channels
-        further = arguments[self.video].shape[axis] - channels
+        further = self._sizes["C"] - channels
         return {**given, BESIDE: arguments[self.video].narrow(axis, channels, further)} if further else given
 
     def _with_image(self, call: Mapping[str, Any], image: Image.Image | None) -> Mapping[str, Any]:
@@ -185,8 +203,8 @@ class DiffusersRecipe(Recipe):
         axis, beside = 1 + self.axes.index("C"), given.pop(BESIDE, None)
         latents = noisy.to(dtype) if beside is None else torch.cat([noisy.to(dtype), beside.to(dtype)], axis)
         timestep = levels.float().view(-1, *(1,) * len(self._timesteps)).expand(-1, *self._timesteps)
-        made = denoiser(**{**given, self.video: latents, "timestep": timestep, "return_dict": False})
-        predicted: Tensor = made[0] if isinstance(made, tuple) else made
+        made = denoiser(**{**given, self.video: self.entering(latents), "timestep": timestep, "return_dict": False})
+        predicted = self.leaving(made[0] if isinstance(made, tuple) else made)
         # Channels behind those of the latents are variances, which some denoisers tell too.
         return predicted.narrow(axis, 0, noisy.shape[axis]).float()
 

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from f3core_diffusers.training import DiffusersRecipe
 from torch import Tensor, nn
 
 from f3core.adapter import Adapter
-from f3core.distillation.recipe import Recipe
 
 
 @contextmanager
-def knowing(adapter: Adapter, pipeline: Any, recipe: Recipe, latents: Tensor) -> Iterator[None]:
+def knowing(adapter: Adapter, pipeline: Any, recipe: DiffusersRecipe, latents: Tensor) -> Iterator[None]:
     """Until the block ends, the pipeline's denoisers predict the recipe's target for ``latents`` [1, ...], of whatever
     noise would make what they are given."""
     channel = 1 + adapter.axes.index("C")  # type: ignore[attr-defined]
@@ -28,13 +28,14 @@ def knowing(adapter: Adapter, pipeline: Any, recipe: Recipe, latents: Tensor) ->
 
             def forward(*args: Any, _own: nn.Module = denoiser, _taken: dict[str, Any] = taken, **kwargs: Any) -> Any:
                 given = {**_taken, **dict(zip(_taken, args, strict=False)), **kwargs}
-                noisy = given[next(iter(_taken))].narrow(channel, 0, latents.shape[channel]).float()
+                noisy = recipe.leaving(given[next(iter(_taken))]).narrow(channel, 0, latents.shape[channel]).float()
                 level = torch.as_tensor(given["timestep"]).float().flatten()[:1].expand(len(noisy))
                 clean = latents.expand_as(noisy)
                 silent, loud = (recipe.noised(clean, torch.full_like(clean, each), level) for each in (0.0, 1.0))
                 made = recipe.target(clean, (noisy - silent) / (loud - silent), level)
                 if _own.config.get("out_channels") == 2 * latents.shape[channel]:
                     made = torch.cat([made, made], channel)  # variances
+                made = recipe.entering(made)
                 return {True: SimpleNamespace(sample=made), False: (made,)}.get(given["return_dict"], made)
 
             denoiser.forward = forward

@@ -14,11 +14,11 @@ import tiny_cogvideox
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from f3core_diffusers.base import DiffusersAdapter
+from f3core_diffusers.training import DiffusersRecipe
 from perfect_predictor import decoded, knowing
 from test_pipelines import call_of
 from torch import Tensor
 
-from f3core.distillation.recipe import Recipe
 from f3core.errors import ModelError
 from f3core.registry import installed
 
@@ -31,6 +31,7 @@ FAMILIES = {
     "tiny_animatediff": ("guidance_scale",),
     "tiny_unet3d": ("guidance_scale",),
     "tiny_latte": ("guidance_scale",),
+    "tiny_ltx": ("guidance_scale",),
     "tiny_svd": ("min_guidance_scale", "max_guidance_scale"),
     "tiny_wan_i2v": ("guidance_scale",),
 }
@@ -68,12 +69,12 @@ def made(name: str, folder: Path) -> tuple[ModuleType, DiffusersAdapter, Any, di
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, DiffusersAdapter, Any, dict[str, Any], Recipe]:
+) -> tuple[str, DiffusersAdapter, Any, dict[str, Any], DiffusersRecipe]:
     _, adapter, pipeline, call = made(request.param, tmp_path_factory.mktemp("call"))
     return request.param, adapter, pipeline, call, adapter.recipe(pipeline, call)
 
 
-def clips_of(recipe: Recipe, number: int = 1) -> Tensor:
+def clips_of(recipe: DiffusersRecipe, number: int = 1) -> Tensor:
     frames, height, width = recipe.size
     return torch.rand(number, frames, 3, height, width, generator=torch.Generator().manual_seed(3))
 
@@ -113,14 +114,15 @@ def test_conditions_are_those_of_the_conditional_branch(family: Any) -> None:
     if recipe.takes_clips:
         unguided["image"] = _picture(clips[0, 0])
     with noted(denoiser, calls):
-        adapter.generate(pipeline, [PROMPT], steps=1, seeds=[0], call=unguided)
-    latents, timestep, output = calls[0]
+        adapter.generate(pipeline, [PROMPT], steps=2, seeds=[0], call=unguided)
     axis = 1 + adapter.axes.index("C")
     channels = recipe.latents(clips).shape[axis]
+    given, timestep, output = calls[0]
+    latents, expected = (recipe.leaving(each).narrow(axis, 0, channels) for each in (given, output))
     with torch.no_grad():
         level = timestep.float().flatten()[:1]
-        found = recipe.predict(denoiser, latents.narrow(axis, 0, channels), level, recipe.conditions([PROMPT], clips))
-    torch.testing.assert_close(found, output.narrow(axis, 0, channels).float(), atol=1e-5, rtol=1e-4)
+        found = recipe.predict(denoiser, latents, level, recipe.conditions([PROMPT], clips))
+    torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=1e-4)
 
 
 def _picture(frame: Tensor) -> Any:
@@ -182,9 +184,9 @@ def test_gradients_reach_the_latents_and_the_denoiser(family: Any) -> None:
     assert recipe.frames(latents) == latents.shape[1 + adapter.axes.index("F")]
 
 
-def test_an_empty_prompt_is_the_unconditional_branch_of_a_pipeline_without_prompts() -> None:
+def test_an_empty_prompt_is_the_unconditional_branch_of_a_pipeline_without_prompts(tmp_path: Path) -> None:
     """Stable Video Diffusion's has neither image nor its embedding."""
-    _, adapter, pipeline, call = made("tiny_svd", Path())
+    _, adapter, pipeline, call = made("tiny_svd", tmp_path)
     recipe = adapter.recipe(pipeline, {**call, "image": _picture(torch.rand(3, 8, 16))})
     clips = clips_of(recipe)
     dropped, whole = (recipe.conditions([prompt], clips) for prompt in ("", "clip 0"))
@@ -232,6 +234,8 @@ def test_a_pipeline_in_half_precision_is_trained_in_single() -> None:
         ("tiny_cosmos_predict2", "at timesteps"),
         ("tiny_helios", "frames 5 at a time"),
         ("tiny_hunyuan_video_i2v", "clean first frame"),
+        ("tiny_ltx_i2v", "timesteps 0 to 1000"),
+        ("tiny_ltx2", "several ways"),
         ("tiny_mochi", "timesteps from 0"),
         ("tiny_wan_animate", "pose_video"),
     ],
