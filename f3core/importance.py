@@ -18,13 +18,11 @@ from f3core.costs import Costs
 from f3core.engine import SPEC, as_file, command, prune, silent
 from f3core.environment import library_versions, machine, now
 from f3core.errors import ScoresError, SpecError, suggest
-from f3core.evaluate import PairedTiming
 from f3core.importance_places import Place, alone, places_of
-from f3core.importance_rows import FILE, Importance, MeasuredPlace
+from f3core.importance_rows import FILE, Importance, places_of_seeds
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.method import Criterion, PlanRequest
-from f3core.pace import Pace
 from f3core.plan import PruningPlan
 from f3core.planning import chosen_removals
 from f3core.scoring import inputs_of, scored
@@ -266,24 +264,7 @@ def _joined(
     file: SpecFile, criteria: Sequence[str], seeds: Sequence[int], parts: Sequence[Mapping[str, Any]]
 ) -> Importance:
     """One study of all seeds."""
-    first = parts[0]
-    timings = [PairedTiming.model_validate(p["timing"]) if p["timing"] else None for p in first["places"]]
-    unpruned = Pace.unpruned([timing for timing in timings if timing])
-    places = []
-    for i, (known, timing) in enumerate(zip(first["places"], timings, strict=True)):
-        by_seed = [part["places"][i] for part in parts]
-        pace = unpruned.over(Pace.speedup(timing)) if unpruned and timing else None
-        places.append(
-            MeasuredPlace(
-                **known
-                | {
-                    "figures": [one["figures"] for one in by_seed],
-                    "damage": [one["damage"] for one in by_seed],
-                    "proxies": {name: [one["proxies"][name] for one in by_seed] for name in known["proxies"]},
-                    "seconds_saved": unpruned.denoiser - pace.denoiser if unpruned and pace else None,
-                }
-            )
-        )
+    first, (places, seconds) = parts[0], places_of_seeds(parts)
     given = f" --criteria {','.join(criteria)}" if criteria else ""
     return Importance(
         date=now(),
@@ -302,9 +283,9 @@ def _joined(
         unpruned=tuple(part["unpruned"] for part in parts),
         macs=first["macs"],
         parameters=first["parameters"],
-        seconds=unpruned.denoiser if unpruned else None,
+        seconds=seconds,
         criteria=tuple(places[0].proxies),
         unable=first["unable"],
-        places=tuple(places),
+        places=places,
         staying=first["staying"],
     )

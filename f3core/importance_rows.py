@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,6 +15,7 @@ from f3core.compare_rows import DAMAGE, figure_of
 from f3core.environment import Provenance
 from f3core.errors import ScoresError
 from f3core.evaluate import PairedTiming
+from f3core.pace import Pace
 from f3core.sites import Removal, Stage, Target
 from f3core.stats import Figure, spearman
 
@@ -127,6 +130,26 @@ class Importance(Provenance):
         found = [_spearman(list(a), list(b)) for a, b in itertools.combinations(by_seed, 2)]
         known = [value for value in found if value is not None]
         return statistics.fmean(known) if known else None
+
+
+def places_of_seeds(parts: Sequence[Mapping[str, Any]]) -> tuple[tuple[MeasuredPlace, ...], float | None]:
+    """Places from what was kept of each seed (their order is the same in all), and the unpruned model's denoiser
+    seconds of one clip, where the first seed timed. What a place saves of them is told by its speed-up (`Pace`)."""
+    first = parts[0]["places"]
+    timings = [PairedTiming.model_validate(one["timing"]) if one["timing"] else None for one in first]
+    unpruned = Pace.unpruned([timing for timing in timings if timing])
+    places = []
+    for i, (known, timing) in enumerate(zip(first, timings, strict=True)):
+        by_seed = [part["places"][i] for part in parts]
+        left = unpruned.over(Pace.speedup(timing)) if unpruned and timing else None
+        joined = {
+            "figures": [one["figures"] for one in by_seed],
+            "damage": [one["damage"] for one in by_seed],
+            "proxies": {name: [one["proxies"][name] for one in by_seed] for name in known["proxies"]},
+            "seconds_saved": unpruned.denoiser - left.denoiser if unpruned and left else None,
+        }
+        places.append(MeasuredPlace.model_validate({**known, **joined}))
+    return tuple(places), unpruned.denoiser if unpruned else None
 
 
 def metric_of(figure: str) -> str:
