@@ -18,7 +18,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 
 from f3core.distillation.recipe import Conditions, Recipe
 from f3core.errors import ModelError
-from f3core_diffusers.arguments import VIDEOS, usual_arguments
+from f3core_diffusers.arguments import PICTURES, VIDEOS, usual_arguments
 from f3core_diffusers.codecs import Codec
 from f3core_diffusers.objectives import objective
 from f3core_diffusers.shown import first_forward, parameters
@@ -46,10 +46,13 @@ class DiffusersRecipe(Recipe):
         taken = inspect.signature(type(pipeline).__call__).parameters
         self.takes_prompts = bool(adapter.prompted(pipeline, [""]))
         self.takes_clips = "image" in taken and (taken["image"].default is inspect.Parameter.empty or "image" in call)
-        videos = [name for name in VIDEOS if name in taken and taken[name].default is inspect.Parameter.empty]
-        if videos or adapter.several_kinds:
-            why = f"is guided by a {videos[0]}" if videos else "runs its denoiser in several ways"
-            raise ModelError(f"{type(pipeline).__name__} {why}; distilled are pipelines that need a prompt or an image")
+        needed = [name for name in VIDEOS if name in taken and taken[name].default is inspect.Parameter.empty]
+        guides = needed + [name for name in (*PICTURES, *VIDEOS) if name != "image" and call.get(name) is not None]
+        if guides or adapter.several_kinds:
+            why = f"is guided by its {guides[0]}" if guides else "runs its denoiser in several ways"
+            raise ModelError(
+                f"{type(pipeline).__name__} {why}; distilled are pipelines that make a clip of a prompt or a first frame"
+            )
         self._empty = {**self.call, "negative_prompt": ""} if "negative_prompt" in taken else self.call
         self._codec = Codec(pipeline)
         shown = first_forward(adapter, pipeline, "a", self._with_image(self.call, self._blank()))

@@ -237,7 +237,7 @@ def test_a_pipeline_in_half_precision_is_trained_in_single() -> None:
         ("tiny_ltx_i2v", "timesteps 0 to 1000"),
         ("tiny_ltx2", "several ways"),
         ("tiny_mochi", "timesteps from 0"),
-        ("tiny_wan_animate", "pose_video"),
+        ("tiny_wan_animate", "guided by its pose_video"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(name: str, why: str, tmp_path: Path) -> None:
@@ -249,6 +249,12 @@ def test_what_is_not_understood_is_refused_by_name(name: str, why: str, tmp_path
 
     with pytest.raises(ModelError, match=why):
         encoded()
+
+
+def test_a_last_frame_that_all_clips_would_share_is_refused(tmp_path: Path) -> None:
+    _, adapter, pipeline, call = made("tiny_wan_i2v", tmp_path)
+    with pytest.raises(ModelError, match="WanImageToVideoPipeline is guided by its last_image"):
+        adapter.recipe(pipeline, {**call, "last_image": call["image"]})
 
 
 def test_clips_of_another_size_are_refused() -> None:
