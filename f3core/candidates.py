@@ -25,8 +25,8 @@ class Candidates:
 
     ``savings``: MACs of one generation that each unit's removal saves, of ``macs_before``. ``passes``: by component
     and kind of forward, denoiser rows of one clip in each step range; ``unconditional``: of these, those of guidance's
-    unconditional branch. ``parameters``: how many of the denoisers' ``parameters_before`` leave with each unit; None
-    where that is not known.
+    unconditional branch. ``parameters``: how many of the denoisers' ``parameters_before`` leave with each unit; the
+    latter is None where scores do not know them.
     """
 
     request: PlanRequest
@@ -36,8 +36,8 @@ class Candidates:
     unconditional: dict[str, dict[str, tuple[int, ...]]]
     savings: tuple[int, ...]
     macs_before: int
-    parameters: tuple[int | None, ...] = ()
-    parameters_before: int | None = None
+    parameters: tuple[int, ...]
+    parameters_before: int | None
 
     @classmethod
     def of(cls, request: PlanRequest, step_ranges: tuple[StepRange, ...]) -> Candidates:
@@ -72,6 +72,8 @@ class Candidates:
             unconditional,
             tuple(unit_saving(unit, costs, request.target, request.removals, reach) for unit in units),
             macs,
+            tuple(_leaving(unit, request, len(step_ranges)) for unit in units),
+            sum(costs.parameters.values()) or None,
         )
 
     def scored(self) -> list[float]:
@@ -115,13 +117,11 @@ class Candidates:
         """What a budget counts, in a word, how much of it each unit saves, and how much there is."""
         if budget.parameters is None:
             return "MACs", self.savings, self.macs_before
-        known = [saved for saved in self.parameters if saved is not None]
-        if self.parameters_before is None or len(known) < len(self.units):
+        if self.parameters_before is None:
             raise PlanError(
-                f"the budget ({budget}) counts parameters, and this target's units ({self.request.target}) have no "
-                "parameter counts; give a budget of macs instead"
+                f"the budget ({budget}) counts parameters, and these scores have none; score the model again"
             )
-        return "parameters", known, self.parameters_before
+        return "parameters", self.parameters, self.parameters_before
 
     def plan(self, method: str, scores: Sequence[float], chosen: Collection[int]) -> PruningPlan:
         """The plan by which the units at the indices ``chosen`` go."""
@@ -147,6 +147,13 @@ class Candidates:
             macs_before=self.macs_before,
             macs_after=self.macs_before - sum(self.savings[i] for i in chosen),
         )
+
+
+def _leaving(unit: Unit, request: PlanRequest, ranges: int) -> int:
+    """Parameters that leave the model with a unit: none where some forwards still need them."""
+    if len(unit.ranges) < ranges or request.branch is not GuidanceBranch.BOTH:
+        return 0
+    return sum(request.costs.parameters_saved(s, request.target, request.removals[s]) for s in unit.sites)
 
 
 def _by_range(

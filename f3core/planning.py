@@ -152,8 +152,8 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
     ratio = spec.ratio if ratio is None else ratio
     if method.removals and header.identity.get("priced") != priced(spec.method.name, ratio, spec.seed):
         raise PlanError(
-            f"what method {spec.method.name!r} costs at ratio {ratio} is not in these scores; it needs none: leave them "
-            "out"
+            f"what method {spec.method.name!r} costs at ratio {ratio} is not in these scores; it needs none, so leave "
+            "them out"
         )
     whole = bool(method.removals) or spec.target is Structure.BLOCK  # done in every forward alike
     return method.plan(

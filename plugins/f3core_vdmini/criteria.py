@@ -29,8 +29,8 @@ class Change(Criterion):
         impact = _impact(scores, self.name)
         if not impact.change.size:
             raise ScoresError(
-                f"criterion {self.name!r} compares what blocks take and give, but {target} is no block; set prune.target "
-                "to block, or choose another criterion"
+                f"criterion {self.name!r} compares what blocks take and give, but {target} is no block; set "
+                "prune.target to block, or choose another criterion"
             )
         measured = np.isfinite(impact.change)
         found = np.where(measured.any(1), np.where(measured, impact.change, 0).sum(1) / measured.sum(1).clip(1), 2.0)

@@ -30,8 +30,8 @@ def check_no_goal(request: PlanRequest, method: str) -> None:
     if request.budget is not None or request.ratio != DEFAULT_RATIO:
         asked = f"ratio {request.ratio:g}" if request.budget is None else f"budget {request.budget}"
         raise PlanError(
-            f"method {method!r} knows what goes and takes no {asked}; leave prune.ratio and prune.budget out, or choose "
-            "method importance"
+            f"method {method!r} knows what goes and takes no {asked}; leave prune.ratio and prune.budget out, or "
+            "choose method importance"
         )
 
 
