@@ -51,7 +51,7 @@ class DiffusersRecipe(Recipe):
         if guides or adapter.several_kinds:
             why = f"is guided by its {guides[0]}" if guides else "runs its denoiser in several ways"
             raise ModelError(
-                f"{type(pipeline).__name__} {why}; distilled are pipelines that make a clip of a prompt or a first frame"
+                f"{type(pipeline).__name__} {why}; distilled are pipelines that need a prompt or a first frame alone"
             )
         self._empty = {**self.call, "negative_prompt": ""} if "negative_prompt" in taken else self.call
         self._codec = Codec(pipeline)
