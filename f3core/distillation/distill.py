@@ -135,7 +135,6 @@ def _train(run: Run, recipe: Recipe, listener: Listener) -> Trained:
     """Train the student in place, or go on where an interrupted run stopped."""
     section, launch, student = section_of(run.job), run.launch, run.student
     batches = Latents(run.dataset, recipe, run.work.scratch / "latents", section.keep_latents, section.batch_size)
-    listener("Encoding clips", 0, 1)
     batches.prepare(
         lambda done, total: listener("Encoding clips", done, total), process=launch.index, processes=launch.count
     )

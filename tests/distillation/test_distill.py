@@ -162,7 +162,7 @@ def test_a_run_of_another_teacher_takes_nothing_up(tmp_path: Path) -> None:
         other.transformer.proj_out.bias += 1
     spec, heard = write(tmp_path, "none", prune={**BLOCKS, "ratio": 0.5}, losses=["task"]), list[str]()
     with pytest.raises(KeyboardInterrupt):
-        run(spec, CALLED, pipeline=one, listener=stopped_at("Encoding clips 0/1"))
+        run(spec, CALLED, pipeline=one, listener=stopped_at("Encoding clips 0/2"))
     with pytest.raises(KeyboardInterrupt):
         run(
             spec,
@@ -171,7 +171,7 @@ def test_a_run_of_another_teacher_takes_nothing_up(tmp_path: Path) -> None:
             resume=True,
             listener=lambda task, done, total: (
                 heard.append(task),
-                stopped_at("Encoding clips 0/1")(task, done, total),
+                stopped_at("Encoding clips 0/2")(task, done, total),
             ),
         )
     assert {"Generating: teacher", "Generating: untrained student"} <= set(heard)
@@ -183,7 +183,7 @@ def test_a_training_of_other_settings_is_not_gone_on_with(tmp_path: Path, tiny_f
         run(spec, listener=stopped_at("Loading the model 1/1"))
     assert not partial.exists(), "nothing was made that is worth going on with"
     with pytest.raises(KeyboardInterrupt):
-        run(spec, listener=stopped_at("Encoding clips 0/1"))
+        run(spec, listener=stopped_at("Encoding clips 0/2"))
     for change in ("distill.batch_size=1", "prune.ratio=0.5", "calibrate.seed=3"):
         with pytest.raises(OutputError, match="another spec"):
             run(spec, change, resume=True)
