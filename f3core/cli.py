@@ -112,13 +112,16 @@ def score(
 @app.command()
 def sites(
     model: Annotated[str, typer.Argument(metavar="SPEC|MODEL", help="A spec, a model's name, folder or hub id.")],
+    blocks: Annotated[bool, typer.Option("--blocks", help="Whole blocks, and why some cannot go.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where a model's cross, self and temporal attention (CA, SA, TA) lives, and what it can lose."""
+    """Show where a model's cross, self and temporal attention (CA, SA, TA) lives, and what it can lose; or its blocks,
+    where the spec's target is these."""
     from f3core import engine, tables
+    from f3core.sites import Structure
 
-    found = engine.sites_of(_job_for(model))
+    found = engine.sites_of(_job_for(model), Structure.BLOCK if blocks else None)
     show(quiet, as_json, lambda: tables.sites_data(found), lambda: tables.sites_tree(found, model))
 
 

@@ -29,7 +29,7 @@ from f3core.registry import Registry, installed
 from f3core.report import MacsChange, Report
 from f3core.scores import Scores
 from f3core.scoring import completed, inputs_of, score, scored
-from f3core.sites import AttentionSite
+from f3core.sites import Site, Target
 from f3core.sketch import check_unpruned, sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
 from f3core.surgery import apply_plan_
@@ -211,11 +211,12 @@ def load(job: Job, pipeline: Any = None, listener: Listener = silent) -> Model:
     return model
 
 
-def sites_of(job: Job) -> tuple[AttentionSite, ...]:
-    """Every attention site of the job's model, without its weights where the adapter can do that."""
-    adapter = adapter_for_source(job)
+def sites_of(job: Job, target: Target | None = None) -> tuple[Site, ...]:
+    """Every attention site of the job's model, or every block where the spec's target (or ``target``) is blocks;
+    without its weights where the adapter can do that."""
+    adapter, target = adapter_for_source(job), target or job.file.spec.prune.target
     denoisers = adapter.skeletons(job.source)
-    return tuple(site for name, denoiser in denoisers.items() for site in adapter.sites(denoiser, name))
+    return tuple(site for name, denoiser in denoisers.items() for site in adapter.places(denoiser, name, target))
 
 
 def prune(model: Model, plan: PruningPlan) -> Any:

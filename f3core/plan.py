@@ -79,6 +79,8 @@ class PruningPlan(_Frozen):
     step_ranges: tuple[StepRange, ...]
     removals: dict[str, Removal]
     units: tuple[Verdict, ...]
+    unranked: bool = False
+    """whether a rule, or a list, says what goes, so that neither scores nor a criterion do"""
     seed: int = 0
     passes: dict[str, dict[str, tuple[int, ...]]]
     unconditional: dict[str, dict[str, tuple[int, ...]]] = Field(default_factory=dict)
@@ -120,7 +122,7 @@ class PruningPlan(_Frozen):
     @property
     def ranked(self) -> bool:
         """Whether the criterion chose among the units; no method does that whose removals are its own."""
-        return not any(removal.own for removal in self.removals.values())
+        return not self.unranked and not any(removal.own for removal in self.removals.values())
 
     @property
     def structural(self) -> bool:

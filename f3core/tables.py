@@ -16,7 +16,7 @@ from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.report import MacsChange
 from f3core.report_text import DASH, si
-from f3core.sites import KINDS, AttentionSite
+from f3core.sites import KINDS, AttentionSite, Block, Site, Stage
 
 
 def plan_table(plan: PruningPlan) -> RenderableType:
@@ -85,10 +85,12 @@ def plans_table(plans: Sequence[tuple[PruningPlan, MacsChange | None]], curve: C
     return Group(plan_table(first), table, *drawn) if len(plans) == 1 else table
 
 
-def sites_data(sites: Sequence[AttentionSite]) -> list[dict[str, Any]]:
-    """Sites as JSON."""
+def sites_data(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """Sites, or blocks, as JSON."""
     return [
-        {
+        {"block": site.fqn, "index": site.index, **site.place, "parts": list(site.modules)}
+        if isinstance(site, Block)
+        else {
             "site": site.fqn,
             "index": site.index,
             "kinds": [str(k) for k in site.kinds],
@@ -99,11 +101,14 @@ def sites_data(sites: Sequence[AttentionSite]) -> list[dict[str, Any]]:
     ]
 
 
-def sites_tree(sites: Sequence[AttentionSite], title: str) -> RenderableType:
-    """Sites under their modules."""
+def sites_tree(sites: Sequence[Site], title: str) -> RenderableType:
+    """Sites under their modules, or blocks in the order in which they run."""
+    if any(isinstance(site, Block) for site in sites) or not sites:
+        return _blocks_table([site for site in sites if isinstance(site, Block)], title)
     tree = Tree(title)
     nodes: dict[str, Tree] = {}
     for site in sites:
+        assert isinstance(site, AttentionSite)
         parts = site.fqn.split(".")
         for depth in range(1, len(parts)):
             path = ".".join(parts[:depth])
@@ -115,6 +120,19 @@ def sites_tree(sites: Sequence[AttentionSite], title: str) -> RenderableType:
             Text.assemble(parts[-1], "  ", (kinds, "bold"), f"  can lose {ways or 'nothing'}")
         )
     return tree
+
+
+def _blocks_table(blocks: Sequence[Block], title: str) -> RenderableType:
+    if not blocks:
+        return Text(f"{title}: the adapter of this model does not say of what blocks it is made")
+    table = Table("block", "where", "can go", title=title)
+    for block in blocks:
+        where = "" if block.stage is Stage.STACK else f"{block.stage}, level {block.level}"
+        able = Text(f"no: {block.fixed}", "dim") if block.fixed else Text("yes")
+        if block.needs and not block.fixed:
+            able = Text(f"with all of {', '.join(block.needs)}")
+        table.add_row(block.fqn, where, able)
+    return table
 
 
 def plugins_data(registry: Registry) -> dict[str, Any]:

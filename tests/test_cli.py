@@ -111,6 +111,11 @@ def test_what_is_there_can_be_asked(f3core_cli: Any, tiny_folder: Path) -> None:
     code, out, _ = f3core_cli("sites", tiny_folder)
     assert code == 0
     assert "attn1  SA+TA" in out
+    code, out, _ = f3core_cli("sites", tiny_folder, "--blocks")
+    assert code == 0
+    assert "transformer.blocks.3" in out
+    listed = json.loads(f3core_cli("sites", tiny_folder, "--blocks", "--json")[1])
+    assert [(block["block"], block["fixed"]) for block in listed] == [(f"transformer.blocks.{i}", None) for i in range(4)]
     listed = json.loads(f3core_cli("sites", tiny_folder, "--json")[1])
     assert len(listed) == 8
 

@@ -58,7 +58,7 @@ def plan_of(request: PlanRequest, method: str, gone: Collection[str]) -> Pruning
     found = Candidates.of(replace(request, sites=apart), whole(request))
     chosen = [i for i, unit in enumerate(found.units) if set(unit.sites) <= set(gone)]
     plan = found.plan(method, [0.0] * len(found.units), chosen)
-    return plan.model_copy(update={"ratio": len(chosen) / len(found.units)})
+    return plan.model_copy(update={"ratio": len(chosen) / len(found.units), "unranked": True})
 
 
 def shallow_first(scores: Sequence[float], savings: Sequence[int]) -> list[int]:

@@ -115,6 +115,7 @@ def test_the_rule_takes_out_of_stable_video_diffusion_what_the_paper_does() -> N
         *("up_blocks.0.0", "up_blocks.0.1", "up_blocks.0.2", "up_blocks.2.1", "up_blocks.3.1"),
     }
     assert plan.method == "vdmini"
+    assert not plan.ranked
     assert plan.always("unet.mid_block")
 
 
