@@ -15,7 +15,8 @@ def distill(
 ) -> None:
     """Prune a model as SPEC says and train what is left to do again what the whole model does.
 
-    For several GPUs or processes: accelerate launch -m f3core distill SPEC.
+    In several processes, each on a GPU of its own or on the CPU: accelerate launch --multi_gpu --num_processes N
+    -m f3core distill SPEC.
     """
     file = load(spec, overrides)
     from f3core.distillation import distill_text
