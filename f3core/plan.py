@@ -231,14 +231,14 @@ def ranges_from(levels: Sequence[float], starts: Sequence[int]) -> tuple[StepRan
 def by_layer(sites: Iterable[Site]) -> dict[str, tuple[str, ...]]:
     """The sites (fqns) of each layer, which is those of one index in one component; early layers first.
 
-    A layer has the name of its only site, or the path that its sites share.
+    A layer has the name of its only site, or the path that its sites share; where they share none, its index.
     """
     found: dict[tuple[str, int], list[str]] = {}
     for site in sorted(sites, key=lambda s: (s.index, s.fqn)):
         found.setdefault((site.component, site.index), []).append(site.fqn)
     names = [_shared_path(fqns) for fqns in found.values()]
     return {
-        name if names.count(name) == 1 else f"{component}[{index}]": tuple(fqns)
+        name if names.count(name) == 1 and name != component else f"{component}[{index}]": tuple(fqns)
         for name, ((component, index), fqns) in zip(names, found.items(), strict=True)
     }
 

@@ -106,11 +106,13 @@ def _drop_innermost_(denoiser: nn.Module) -> None:
 
 
 def _shorten_(denoiser: nn.Module, level: int) -> None:
-    """Take the skipped pairs out of one level's down and up block, or leave both as they are."""
+    """Take the skipped pairs out of one level's down and up block, or leave both as they are.
+
+    No up block is emptied, which diffusers could not run: what the downsampler before it, or the first convolution, put
+    on the pile would be left there.
+    """
     both = stages(denoiser, "down_blocks")[level], stages(denoiser, "up_blocks")[-1 - level]
     kept = [[i for i, resnet in enumerate(stage.resnets) if not gone(resnet)] for stage in both]  # type: ignore[arg-type]
-    if not kept[1]:  # diffusers cuts the pile by the number of pairs, for which 0 is all of it
-        return
     before, wanted = [_lists(stage) for stage in both], takes(denoiser)
     for stage, numbers in zip(both, kept, strict=True):
         for name, modules in _lists(stage).items():

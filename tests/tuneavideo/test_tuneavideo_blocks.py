@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from f3core.contract import distance
 from f3core.errors import PlanError
+from f3core.flops import costs, count
 from f3core.meta import meta_copy, on_meta
 from f3core.plan import by_layer
 from f3core.registry import installed
-from f3core.sites import Block, Stage
+from f3core.sites import FORWARD, Block, Removal, Stage, Structure
 from f3core.skipping import Skip
-from f3core.surgery import Pruned
+from f3core.surgery import Pruned, parameter_count
 
 ADAPTER = TuneAVideoAdapter()
 SIZES: dict[str, Any] = {
@@ -67,9 +68,9 @@ def test_blocks_are_where_they_lie() -> None:
 
 
 def test_the_innermost_level_goes_as_one() -> None:
-    layers = list(by_layer(BLOCKS).values())
-    assert [len(layer) for layer in layers] == [1] * 4 + [7] + [1] * 6
-    assert set(layers[4]) == {f"unet.{path}" for path in INNERMOST}
+    layers = by_layer(BLOCKS)
+    assert [len(layer) for layer in layers.values()] == [1] * 4 + [7] + [1] * 6
+    assert set(layers["unet[4]"]) == {f"unet.{path}" for path in INNERMOST}
 
 
 @pytest.mark.parametrize("path", [each.path for each in BLOCKS if not each.fixed and not each.needs])
@@ -158,6 +159,18 @@ def test_works_on_meta() -> None:
         left, real = cut.pruned(ADAPTER, meta_copy(DENOISER), gone), cut.pruned(ADAPTER, DENOISER, gone)
         assert {k: v.shape for k, v in left.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
         assert left(**on_meta(INPUTS)).shape == INPUTS["sample"].shape
+
+
+def test_what_goes_is_priced_exactly() -> None:
+    whole, inputs = meta_copy(DENOISER), on_meta(INPUTS)
+    prices = costs(ADAPTER, {"unet": whole}, {"unet": {FORWARD: inputs}}, [Structure.BLOCK])
+    drop = (Structure.BLOCK, Removal.DROP)
+    for gone in (INNERMOST | SECOND, {"mid_block", "up_blocks.1.pairs.1"}):
+        left = cut.pruned(ADAPTER, whole, gone)
+        saved = sum(prices.saved(f"unet.{path}", *drop, FORWARD) for path in gone)
+        freed = sum(prices.parameters_saved(f"unet.{path}", *drop) for path in gone)
+        assert count(left, inputs).total == prices.forward["unet"][FORWARD] - saved
+        assert parameter_count(left) == prices.parameters["unet"] - freed
 
 
 @pytest.mark.parametrize(
