@@ -45,20 +45,21 @@ def plain_class(denoiser: nn.Module) -> type:
     return next(base for base in type(denoiser).__mro__ if "__init__" in vars(base))
 
 
-def reconfigured(denoiser: nn.Module, config: Mapping[str, Any]) -> nn.Module | None:
+def reconfigured(denoiser: nn.Module, config: Mapping[str, Any], like: nn.Module | None = None) -> nn.Module | None:
     """What a denoiser's own class makes of its config with these entries changed, on meta; None unless that is a model
-    of the same modules and the same parameters as the denoiser, by names, classes and shapes."""
+    of the same modules and the same parameters as ``like`` (the denoiser itself when None), by names, classes and
+    shapes."""
     try:
         made = _made(denoiser, config)
     except (TypeError, ValueError, IndexError):
         return None
-    return made if _form(made) == _form(denoiser) else None
+    return made if _form(made) == _form(denoiser if like is None else like) else None
 
 
-def become_smaller_(denoiser: nn.Module, config: Mapping[str, Any]) -> bool:
+def become_smaller_(denoiser: nn.Module, config: Mapping[str, Any], like: nn.Module | None = None) -> bool:
     """Change these entries of a denoiser's config, and what its class keeps of them in plain attributes. False, and
-    nothing is altered, where its class makes something else of that config."""
-    made = reconfigured(denoiser, config)
+    nothing is altered, where its class makes something else of that config; see `reconfigured`."""
+    made = reconfigured(denoiser, config, like)
     if made is None:
         return False
     before = vars(_made(denoiser, {}))
@@ -95,11 +96,13 @@ def compact_stacks_(
     config = None if outside else told(left)
     if config is None:
         return False
-    before = {stack: denoiser.get_submodule(stack) for stack in stacks}
+    # What its class makes is asked, and not the denoiser: what it has become since, such as quantised, is no matter.
+    whole = _made(denoiser, {})
+    for stack, numbers in left.items():
+        blocks: Any = whole.get_submodule(stack)
+        whole.set_submodule(stack, nn.ModuleList(blocks[number] for number in numbers))
+    if not become_smaller_(denoiser, config, whole):
+        return False
     for stack in stacks:
         shorten_(denoiser, stack)
-    if become_smaller_(denoiser, config):
-        return True
-    for stack, whole in before.items():
-        denoiser.set_submodule(stack, whole)
-    return False
+    return True

@@ -139,3 +139,16 @@ def test_attributes_that_follow_from_the_config_follow_it() -> None:
     assert (model.cross_attn_interval, model.num_cross_attn, model.config.num_layers) == (1, 2, 2)
     assert model.gradient_checkpointing
     assert torch.device("meta") not in {parameter.device for parameter in model.parameters()}
+
+
+def test_what_a_model_has_become_since_is_no_matter() -> None:
+    """Such as quantised: the class is asked, so that a plan leaves the same whenever it is carried out."""
+
+    class Quantised(nn.Linear):
+        pass
+
+    model = WAN(3)
+    model.blocks[2].attn1.to_q = Quantised(32, 16)
+    assert compact_stacks_(skipped(model, gone("blocks", 1)), gone("blocks", 1), ["blocks"], counted)
+    assert isinstance(model.blocks[1].attn1.to_q, Quantised)
+    assert model.config.num_layers == 2
