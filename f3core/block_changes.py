@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,9 @@ def block_changes(
 ) -> Array:
     """[S, P]: the mean over tokens, forwards and steps of a generation of each prompt. ``blocks``: by component.
 
-    NaN for a block whose output is of another width than its input, or which did not run.
+    Where tokens lie otherwise behind a block's last part than before its first, as where one attends inside frames and
+    the other over them, it is the sum over its parts. NaN for a block one of whose parts gives another width than it
+    takes, or which did not run.
     """
     every = [(name, block) for name, some in blocks.items() for block in some]
     found = np.full((len(every), len(prompts)), np.nan)
@@ -49,7 +52,8 @@ class _Meter:
     """Sums 1 − cosine over the forwards of one block."""
 
     def __init__(self) -> None:
-        self._given: Tensor | None = None
+        self._given: list[Tensor | None] = []
+        self._own: list[Tensor | None] = []
         self._sum = 0.0
         self._count = 0
 
@@ -58,20 +62,35 @@ class _Meter:
         return self._sum / self._count if self._count else float("nan")
 
     def watch(self, denoiser: nn.Module, block: Block, stack: ExitStack) -> None:
-        first, last = (denoiser.get_submodule(part.path) for part in (block.parts[0], block.parts[-1]))
-        channels = block.parts[0].channels
+        self._given = [None] * len(block.parts)
+        self._own = [None] * len(block.parts)
+        for i, part in enumerate(block.parts):
+            module = denoiser.get_submodule(part.path)
+            enter = functools.partial(self._enter, i, part.channels)
+            stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(functools.partial(self._leave, i)).remove)
 
-        def enter(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-            given = args[0] if args else next(iter(kwargs.values()))
-            self._given = given if channels is None else given[:, :channels]
+    def _enter(self, i: int, channels: int | None, _module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        given = args[0] if args else next(iter(kwargs.values()))
+        self._given[i] = given if channels is None else given[:, :channels]
 
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            made = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
-            if isinstance(made, Tensor) and self._given is not None and made.shape == self._given.shape:
-                axis = -1 if made.ndim == 3 else 1
-                cosine = nn.functional.cosine_similarity(self._given.float(), made.float(), dim=axis)
-                self._sum += float((1 - cosine).sum())
-                self._count += cosine.numel()
+    def _leave(self, i: int, _module: nn.Module, _args: Any, output: Any) -> None:
+        made = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+        self._own[i] = _change(self._given[i], made)
+        if i < len(self._own) - 1:
+            return
+        whole, own = _change(self._given[0], made), [change for change in self._own if change is not None]
+        self._given = [None] * len(self._given)  # else every block's tokens would be kept until it runs again
+        if whole is not None:
+            self._sum += float(whole.sum())
+            self._count += whole.numel()
+        elif len(own) == len(self._own):
+            self._sum += sum(float(change.mean()) for change in own) * own[-1].numel()
+            self._count += own[-1].numel()
 
-        stack.callback(first.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        stack.callback(last.register_forward_hook(leave).remove)
+
+def _change(given: Tensor | None, made: Any) -> Tensor | None:
+    """1 − cosine, token by token; None where the two are not of one shape."""
+    if given is None or not isinstance(made, Tensor) or made.shape != given.shape:
+        return None
+    return 1 - nn.functional.cosine_similarity(given.float(), made.float(), dim=-1 if made.ndim == 3 else 1)
