@@ -54,5 +54,6 @@ class Draws:
         return torch.cat([torch.rand(1, generator=self.generator(purpose, row)) for row in range(len(self.rows))])
 
     def seed_torch(self) -> None:
-        """Seed torch's own generators, for what modules and losses draw without a source, such as dropout."""
+        """Seed torch's own generators, for what modules and losses draw without a source: it hangs on how a batch is
+        split, unlike the rest."""
         torch.manual_seed(key(self.seed, self.step, self.rows[0], "torch"))

@@ -76,7 +76,7 @@ def train(
 def _readied(bench: Bench, gradient_checkpointing: bool) -> Iterator[None]:
     """The teacher frozen, the student training, both with gradient checkpointing where asked; evaluating afterwards."""
     bench.teacher.requires_grad_(False).eval()
-    bench.student.train()
+    _to_training(bench.student)
     checkpointed: list[Any] = []
     try:
         if gradient_checkpointing:
@@ -88,6 +88,15 @@ def _readied(bench: Bench, gradient_checkpointing: bool) -> Iterator[None]:
         for module in checkpointed:
             module.disable_gradient_checkpointing()
         bench.student.eval()
+
+
+def _to_training(student: nn.Module) -> None:
+    """Training mode, but for dropout: what a batch is split into must not change what is learnt, and the features of a
+    student that forgets some could never be its teacher's."""
+    student.train()
+    for module in student.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
 
 
 def _with_checkpointing(module: Any) -> Any:
@@ -188,7 +197,7 @@ class _Training:
             student = self.bench.student.eval()
             with self.average.in_place(), torch.no_grad():
                 sample(student, self.done)
-            student.train()
+            _to_training(student)
         self.processes.wait()
 
     def _step(self, number: int) -> Record:

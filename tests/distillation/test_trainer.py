@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_training import Adversarial, Features, Saving, Task, ToyClips, all_losses, bench, run, spec
+from toy_training import Adversarial, Denoiser, Features, Saving, Task, ToyClips, all_losses, bench, run, spec
 
 from f3core.distillation.loss import Loss, Step
 from f3core.distillation.training_log import Record
@@ -61,6 +61,24 @@ def test_accumulation_changes_rounding_only(tmp_path: Path, parts: int) -> None:
     whole = run(tmp_path / "whole", spec(batch_size=8))
     parted = run(tmp_path / "parted", spec(batch_size=8, accumulate=parts))
     assert numbers(parted.history) == [pytest.approx(each, abs=1e-5, rel=1e-5) for each in numbers(whole.history)]
+
+
+class Forgetful(Denoiser):
+    """Drops out half of what it sees, as the temporal convolutions of some U-Nets drop a tenth."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__(blocks)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, hidden: Tensor, level: Tensor, caption: Tensor) -> Tensor:
+        return super().forward(self.dropout(hidden), level, caption)
+
+
+def test_nothing_drops_out_of_the_student(tmp_path: Path) -> None:
+    settings = spec(sample_every=2)  # a sample puts the student into evaluation and back
+    plain = run(tmp_path / "plain", settings, sample=lambda *_: None)
+    forgetful = run(tmp_path / "forgetful", settings, bench=bench(Forgetful), sample=lambda *_: None)
+    assert numbers(forgetful.history) == numbers(plain.history)
 
 
 def test_the_average_is_what_is_left_in_the_student_and_sampled_from(tmp_path: Path) -> None:
