@@ -253,7 +253,8 @@ class ContractBase:
         return copied
 
     def _run(self, denoiser: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
-        with torch.no_grad(), explained("the forward failed; for a dropped site, does it return one tensor?"):
+        advice = "for a dropped site, does it return one tensor, and for a skipped block, what `Part.hands` says?"
+        with torch.no_grad(), explained(f"the forward failed; {advice}"):
             found = tensors(denoiser(**again(inputs)))
         assert found, "the denoiser's output holds no tensor; let example_inputs ask for tuples (return_dict=False)"
         return found

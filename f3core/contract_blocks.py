@@ -68,7 +68,8 @@ class BlocksContract(ContractBase):
         """One after the other: what is left computes what the whole model does while the block steps aside, and
         learns."""
         denoiser = self._made()
-        inputs, every = self._inputs(denoiser), units(self._blocks(denoiser))
+        # of one row, which nothing takes for as many outputs as there are rows
+        inputs, every = self._inputs(denoiser, batch=1), units(self._blocks(denoiser))
         before = self._run(denoiser, inputs)
         trial, clock = self._trial(denoiser, every)
         for number, gone in enumerate(every):
@@ -117,7 +118,7 @@ class BlocksContract(ContractBase):
     def test_blocks_left_are_a_smaller_model(self, tmp_path: Path) -> None:
         """A fresh model takes the state dict, a saved one loads back, and both can lose attention as well."""
         denoiser = self._made()
-        inputs, blocks = self._inputs(denoiser), self._blocks(denoiser)
+        inputs, blocks = self._inputs(denoiser, batch=1), self._blocks(denoiser)
         fresh, stored = self._made(seed=2), set[bool]()
         for gone in units(blocks):
             name, plan = named(gone), self._plan(gone)
