@@ -10,13 +10,14 @@ from f3core.spec_sections import AChoice, Choice, Choices, Section
 
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
+_Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserSpec(Section):
     """AdamW (Loshchilov and Hutter, 2019) under a learning rate that warms up and falls by a cosine."""
 
     learning_rate: _Positive = 1e-4
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.999)
+    betas: Annotated[tuple[_Decay, _Decay], Field(strict=False)] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[int, Field(ge=0)] = Field(50, description="steps over which the learning rate rises")
     clip_norm: _Positive | None = Field(1.0, description="gradients are scaled down to this norm; null: they are not")
@@ -35,7 +36,7 @@ class DistillSpec(Section):
     accumulate: _Count = Field(1, description="parts into which each process splits its share of a batch")
     optimiser: OptimiserSpec = OptimiserSpec()
     opponent: OptimiserSpec = Field(OptimiserSpec(), description="of what losses train against the student")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the average that is saved; 0: none")
+    ema: _Decay = Field(0.99, description="decay of the average that is saved; 0: none")
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = Field(False, description="less memory for one more forward of each block")
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of rows without their caption")

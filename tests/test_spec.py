@@ -243,6 +243,7 @@ def test_impossible_values_are_refused_on_their_line(key: str, value: str, says:
     [
         ("ratios", "[0.5, 1.5]", 17, "sweep.ratios.1: input should be less than or equal to 1, not 1.5"),
         ("targets", "[TX]", 13, "sweep.targets.0: unknown 'TX': allowed: CA, SA, TA, block"),
+        ("optimiser", "{betas: [0.9, 1.5]}", 28, "distill.optimiser.betas.1: input should be less than 1, not 1.5"),
         ("seeds", "[0, -1]", 14, "sweep.seeds.1: input should be greater than or equal to 0, not -1"),
         ("seeds", "[true]", 11, "sweep.seeds.0: input should be a valid integer, not True"),
     ],

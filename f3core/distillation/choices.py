@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from f3core.distillation.dataset import Dataset
 from f3core.distillation.loss import Loss
 from f3core.errors import F3Error
@@ -27,13 +29,18 @@ def section_of(job: Job) -> DistillSpec:
 
 
 def losses_of(job: Job) -> list[Loss]:
-    """The losses that a job asks for. Raises `SpecError` for one that does not take its options."""
+    """The losses that a job asks for. Raises `SpecError` for one that does not take its options, and for a weight that
+    is no number, or below zero."""
     made = list[Loss]()
     for i, loss in enumerate(job.file.spec.distill.losses if job.file.spec.distill else ()):
         try:
             made.append(job.registry.make("loss", loss.name, loss.options))
         except F3Error as error:
             raise job.file.error(("distill", "losses", i), str(error)) from error
+        weight: object = made[-1].weight
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            message = f"the weight of loss {loss.name!r} must be a finite number, 0 or more, not {weight!r}"
+            raise job.file.error(("distill", "losses", i), message)
     return made
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from f3core.distillation.loss import Bench, Loss, Step
 from f3core.errors import ModelError
 from f3core_vdmini.framed import Grid, framed
-from f3core_vdmini.watched import chosen
+from f3core_vdmini.watched import chosen, paths
 
 _TINY = 1e-12
 
@@ -38,9 +38,9 @@ class IndividualContentLoss(Loss):
     ) -> None:
         """``blocks``: paths in the teacher, all matched ones where left out. So many tokens as
         ``tokens_before`` and ``tokens_after`` say stand beside the clip's in sequences that blocks put out, such as
-        those of text; they do not count."""
+        those of text; they do not count. Raises `PluginError` for blocks that are no list."""
         self.weight = weight
-        self.blocks = None if blocks is None else tuple(blocks)
+        self.blocks = None if blocks is None else paths(self.name, blocks)
         self.normalised = normalised
         self.beside = (tokens_before, tokens_after)
         self._paths: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from f3core.distillation.loss import Bench, Loss, Step
 from f3core.errors import PluginError
 from f3core_vdmini.framed import Grid, framed
 from f3core_vdmini.heads import Discriminator, hinge, mean_score
-from f3core_vdmini.watched import chosen, outputs, spread
+from f3core_vdmini.watched import chosen, outputs, paths, spread
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MultiFrameAdversarialLoss(Loss):
             raise PluginError("loss 'mca': `sigma_std` cannot be negative, `width` and a number of `blocks` start at 1")
         self.weight = weight
         self.sigma_mean, self.sigma_std = sigma_mean, sigma_std
-        self.blocks = blocks if isinstance(blocks, int) else tuple(blocks)
+        self.blocks = blocks if isinstance(blocks, int) else paths(self.name, blocks)
         self.width = width
         self.beside = (tokens_before, tokens_after)
         self._shared: _Shared | None = None
@@ -63,10 +63,10 @@ class MultiFrameAdversarialLoss(Loss):
         """Runs the teacher once on the example row, to learn how wide its blocks are. Raises `ModelError` for blocks
         that are not matched, do not run, or in whose outputs frames cannot be told apart."""
         wanted = spread(bench, self.blocks) if isinstance(self.blocks, int) else self.blocks
-        paths = chosen(self.name, bench, wanted)
+        looked_at = chosen(self.name, bench, wanted)
         grid = Grid.of(bench.recipe, bench.example[0], self.beside)
-        seen = outputs(bench, paths)
-        channels = {path: framed(path, seen[path], grid).shape[-1] for path in paths}
+        seen = outputs(bench, looked_at)
+        channels = {path: framed(path, seen[path], grid).shape[-1] for path in looked_at}
         self._discriminator = Discriminator(channels, self.width).to(bench.device)
         self.opponent = self._discriminator
 

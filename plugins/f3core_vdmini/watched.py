@@ -9,7 +9,14 @@ from torch import Tensor
 
 from f3core.distillation.loss import Bench
 from f3core.distillation.watching import watching
-from f3core.errors import ModelError, suggest
+from f3core.errors import ModelError, PluginError, suggest
+
+
+def paths(loss: str, blocks: Sequence[str]) -> tuple[str, ...]:
+    """The option ``blocks`` of a loss. Raises `PluginError` for anything but a list, such as one path alone."""
+    if isinstance(blocks, str) or not all(isinstance(path, str) for path in blocks):
+        raise PluginError(f"`blocks` of loss {loss!r} is a list of paths, not {blocks!r}")
+    return tuple(blocks)
 
 
 def chosen(loss: str, bench: Bench, blocks: Sequence[str]) -> tuple[str, ...]:

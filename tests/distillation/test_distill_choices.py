@@ -28,6 +28,13 @@ def job_of(spec: Path, *overrides: str) -> Job:
         ({"losses": ["task", "tusk"]}, "unknown loss 'tusk': did you mean 'task'?"),
         ({"data": "strips"}, "unknown data set 'strips': did you mean 'stripes'?"),
         ({"losses": [{"task": {"wait": 1}}]}, "loss 'task' does not take {'wait': 1}: .*its options: weight"),
+        ({"losses": [{"task": {"weight": "heavy"}}]}, "the weight of loss 'task' must be .* 0 or more, not 'heavy'"),
+        (
+            {"losses": [{"task": {"weight": -1}}]},
+            "the weight of loss 'task' .* a finite number, 0 or more, not -1",
+        ),
+        ({"losses": ["task", {"icd": {"blocks": "blocks.1"}}]}, "`blocks` of loss 'icd' is a list of paths, not '"),
+        ({"losses": [{"mca": {"blocks": "blocks.1"}}]}, "`blocks` of loss 'mca' is a list of paths, not 'blocks.1'"),
         ({"data": {"stripes": {"count": 1}}}, "data set 'stripes' does not take {'count': 1}: .*its options: number"),
         ({"data": {"stripes": {"number": -1}}}, "there are no fewer clips than none"),
         ({"data": {"stripes": {"number": 0}}}, "data set 'stripes' has no clip to train on"),
