@@ -19,6 +19,7 @@ from f3core_f3.criteria import Late
 from f3core_vdmini.methods import Listed, VDMini
 
 from f3core.adapter import Adapter, Sketch
+from f3core.block import Block
 from f3core.environment import machine, now
 from f3core.flops import costs
 from f3core.measure import count_pruned
@@ -27,7 +28,7 @@ from f3core.method import PlanRequest
 from f3core.plan import PruningPlan
 from f3core.report_text import markdown_table
 from f3core.scores import Scores
-from f3core.sites import Block, PruningAxis, Removal, Structure
+from f3core.sites import PruningAxis, Removal, Structure
 from f3core.surgery import apply_plan_, parameter_count
 
 MODELS = {

@@ -19,6 +19,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
+from f3core.block import Block, Site
 from f3core.block_changes import block_changes
 from f3core.errors import ModelError
 from f3core.evaluate import Progress, generate
@@ -26,7 +27,7 @@ from f3core.impact import Array, Impact
 from f3core.meta import share_copy
 from f3core.plan import StepRange
 from f3core.probe import replaced_forward
-from f3core.sites import Block, Removal, Site, Structure, Target
+from f3core.sites import Removal, Structure, Target
 from f3core.surgery import restrict_
 from f3core.workspace import written
 

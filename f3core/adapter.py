@@ -9,19 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from f3core.block import Block, Site
 from f3core.errors import ModelError, PlanError
-from f3core.sites import (
-    AttentionCall,
-    AttentionKind,
-    AttentionSite,
-    Block,
-    Layout,
-    Removal,
-    Segments,
-    Site,
-    Structure,
-    Target,
-)
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments, Structure, Target
 
 if TYPE_CHECKING:
     import torch

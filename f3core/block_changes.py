@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from f3core.block import Block
 from f3core.impact import Array
-from f3core.sites import Block
 
 if TYPE_CHECKING:
     from f3core.adapter import Adapter

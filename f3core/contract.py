@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from f3core.adapter import Adapter
+from f3core.block import Site
 from f3core.calls import SdpaCall
 from f3core.costs import Costs, Passes, unit_saving
 from f3core.explicit import Intercept, attention_weights, pairs
@@ -31,7 +32,6 @@ from f3core.sites import (
     GuidanceBranch,
     PruningAxis,
     Removal,
-    Site,
     Target,
 )
 from f3core.surgery import apply_plan_, restrict_

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from f3core.block import Block
 from f3core.carrying import aligned_
 from f3core.clock import Clock
 from f3core.contract import ContractBase, distance, example_plan, explained, same, tensors
@@ -18,7 +19,7 @@ from f3core.errors import PlanError
 from f3core.flops import costs, count
 from f3core.meta import again, meta_copy, on_meta, share_copy
 from f3core.plan import PruningPlan
-from f3core.sites import Block, Removal, Structure
+from f3core.sites import Removal, Structure
 from f3core.surgery import Pruned, apply_plan_, parameter_count, restrict_
 
 BLOCK = (Structure.BLOCK, Removal.DROP)

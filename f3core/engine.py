@@ -15,6 +15,7 @@ import torch
 
 from f3core import figures, report
 from f3core.adapter import Adapter, Model
+from f3core.block import Site
 from f3core.budget import Tried
 from f3core.errors import ModelError, OutputError, SpecError
 from f3core.guidance import check_branch
@@ -29,7 +30,7 @@ from f3core.registry import Registry, installed
 from f3core.report import MacsChange, Report
 from f3core.scores import Scores
 from f3core.scoring import completed, inputs_of, score, scored
-from f3core.sites import Site, Target
+from f3core.sites import Target
 from f3core.sketch import check_unpruned, sketch_plans
 from f3core.spec import Spec, SpecFile, load_spec, parse_spec
 from f3core.surgery import apply_plan_

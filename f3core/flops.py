@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from f3core import surgery
+from f3core.block import Block
 from f3core.costs import Costs, SiteCost
 from f3core.errors import CountingError
 from f3core.meta import meta_copy, on_meta
@@ -27,7 +28,6 @@ from f3core.sites import (
     AttentionCall,
     AttentionKind,
     AttentionSite,
-    Block,
     Layout,
     Removal,
     Segments,

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from f3core import evaluate, importance_text
 from f3core.adapter import Model
+from f3core.block import Block
 from f3core.costs import Costs
 from f3core.engine import SPEC, as_file, command, prune, silent
 from f3core.environment import library_versions, machine, now
@@ -27,7 +28,7 @@ from f3core.plan import PruningPlan
 from f3core.planning import chosen_removals
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import each_seed, seeded
-from f3core.sites import Block, GuidanceBranch, PruningAxis, Structure
+from f3core.sites import GuidanceBranch, PruningAxis, Structure
 from f3core.spec import Choice, SpecFile, SweepSpec
 from f3core.trial import Trial, metrics_of
 from f3core.workspace import workspace, written

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from f3core.block import Stage
 from f3core.clips import INK
 from f3core.compare_rows import DAMAGE
 from f3core.figures import COLOURS, tidy_
 from f3core.importance_rows import metric_of
 from f3core.report_text import plural
-from f3core.sites import Stage
 from f3core.stats import spread_over
 
 if TYPE_CHECKING:

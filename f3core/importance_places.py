@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from f3core.block import Block, Site
 from f3core.candidates import Candidates
 from f3core.costs import unit_saving
 from f3core.errors import ModelError, suggest
 from f3core.method import PlanRequest
 from f3core.plan import Unit, split_steps
-from f3core.sites import AttentionSite, Block, Site, Target
+from f3core.sites import AttentionSite, Target
 
 
 @dataclass(frozen=True)

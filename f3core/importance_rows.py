@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from f3core.block import Stage
 from f3core.compare_rows import DAMAGE, figure_of
 from f3core.environment import Provenance
 from f3core.errors import ScoresError
 from f3core.evaluate import PairedTiming
 from f3core.pace import Pace
-from f3core.sites import Removal, Stage, Target
+from f3core.sites import Removal, Target
 from f3core.stats import Figure, spearman
 
 FILE = "importance.json"

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from f3core.block import Site
 from f3core.errors import PlanError
-from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, Site, Target
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, Target
 
 if TYPE_CHECKING:
     from f3core.budget import Budget

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from f3core.block import Site
 from f3core.budget import Budget
 from f3core.errors import OutputError, PlanError
-from f3core.sites import GuidanceBranch, PruningAxis, Removal, Site, Structure, Target, scope
+from f3core.sites import GuidanceBranch, PruningAxis, Removal, Structure, Target, scope
 
 if TYPE_CHECKING:
     from f3core.costs import Passes

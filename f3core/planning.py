@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from f3core.block import Block, Site
 from f3core.costs import Costs
 from f3core.errors import PlanError, suggest
 from f3core.hookspecs import AdapterEntry
@@ -14,18 +15,7 @@ from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.scores import Scores, ScoresHeader
 from f3core.selection import Front
-from f3core.sites import (
-    AttentionKind,
-    AttentionSite,
-    Block,
-    GuidanceBranch,
-    PruningAxis,
-    Removal,
-    Site,
-    Structure,
-    Target,
-    lasts,
-)
+from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, PruningAxis, Removal, Structure, Target, lasts
 
 
 def scored_sites(header: ScoresHeader) -> tuple[Site, ...]:

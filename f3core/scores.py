@@ -15,9 +15,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from f3core.block import Block, Site
 from f3core.errors import ScoresError
 from f3core.impact import Array, Impact
-from f3core.sites import KINDS, AttentionKind, AttentionSite, Block, GuidanceBranch, Removal, Site, Target, target_of
+from f3core.sites import KINDS, AttentionKind, AttentionSite, GuidanceBranch, Removal, Target, target_of
 
 VERSION = 1
 IMPACT = "impact"

@@ -20,14 +20,14 @@ FORWARD = "forward"
 """The kind of every forward of a model whose forwards all cost the same."""
 
 
-class _Word(str, Enum):
+class Word(str, Enum):
     """An enum whose members print as the word a spec uses."""
 
     def __str__(self) -> str:
         return str(self.value)
 
 
-class AttentionKind(_Word):
+class AttentionKind(Word):
     """What a (query token, key token) pair relates; a property of pairs, not of modules."""
 
     CROSS = "CA"
@@ -35,7 +35,7 @@ class AttentionKind(_Word):
     TEMPORAL = "TA"
 
 
-class Structure(_Word):
+class Structure(Word):
     """What a plan can take away beside a kind of attention."""
 
     BLOCK = "block"
@@ -55,7 +55,7 @@ KINDS = (AttentionKind.CROSS, AttentionKind.SELF, AttentionKind.TEMPORAL)
 """The order of the kinds wherever they index an array."""
 
 
-class PruningAxis(_Word):
+class PruningAxis(Word):
     """What goes together when a unit is pruned."""
 
     LAYER = "layer"
@@ -66,17 +66,7 @@ class PruningAxis(_Word):
     """one site over one step range"""
 
 
-class Stage(_Word):
-    """Where in a denoiser a block lies."""
-
-    STACK = "stack"
-    """in a row of blocks that all work at one resolution"""
-    DOWN = "down"
-    MID = "mid"
-    UP = "up"
-
-
-class GuidanceBranch(_Word):
+class GuidanceBranch(Word):
     """Of which branch of classifier-free guidance (Ho and Salimans, 2022) a plan prunes the forwards."""
 
     BOTH = "both"
@@ -84,7 +74,7 @@ class GuidanceBranch(_Word):
     """the one without the caption (or with the negative prompt) alone"""
 
 
-class Removal(_Word):
+class Removal(Word):
     """How the target kind leaves a site."""
 
     SELF_ONLY = "self_only"
@@ -106,7 +96,7 @@ class Removal(_Word):
         return self in (Removal.REDUCE, Removal.MERGE)
 
 
-class _Place:
+class Place:
     """What an attention site and a block have in common: a name, and what can be taken away there."""
 
     component: str
@@ -138,7 +128,7 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class AttentionSite(_Place):
+class AttentionSite(Place):
     """One attention module of a denoiser.
 
     ``component`` names the denoiser in its pipeline, ``path`` the module in the denoiser (dotted), ``index`` the
@@ -178,78 +168,6 @@ class AttentionSite(_Place):
         if removal is Removal.MERGE:
             return target is AttentionKind.SELF and self.framed
         return super().can(target, removal)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One module of a block, and what stands for it once the block is skipped.
-
-    Skipped, it hands on its first argument, or those that ``hands`` names, as a tuple where there are several; as a
-    tuple of one where it is asked for by ``return_dict=False``, as diffusers' transformers are. ``channels``: only so
-    many of the first channels (dimension 1), where it is given more to take in than it hands on.
-    """
-
-    path: str
-    hands: tuple[str, ...] = ()
-    channels: int | None = None
-
-
-@dataclass(frozen=True)
-class Block(_Place):
-    """A block of a denoiser: what is skipped, or taken out, as one.
-
-    ``path`` names it, ``index`` is its place on the layer axis: blocks of one index go together. ``parts``: its
-    modules, in the order in which they run; the output of the last is the block's. ``fixed``: why it cannot go, as a
-    clause; None where it can. ``needs``: paths of blocks without which alone it can go, such as all that lie between
-    the downsampler and the upsampler that it consists of. ``stage``, ``level`` (0 is the outermost, of the full
-    resolution) and ``number`` (its place in its stage of that level, in a stack its depth) say where it lies.
-    """
-
-    component: str
-    path: str
-    index: int
-    parts: tuple[Part, ...]
-    stage: Stage = Stage.STACK
-    level: int = 0
-    number: int = 0
-    needs: tuple[str, ...] = ()
-    fixed: str | None = None
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """Where it lies and what it needs, as JSON takes it: all that plans are made from beside names."""
-        return {
-            "stage": str(self.stage),
-            "level": self.level,
-            "number": self.number,
-            "needs": list(self.needs),
-            "fixed": self.fixed,
-        }
-
-    @classmethod
-    def placed(cls, component: str, path: str, index: int, place: Mapping[str, Any]) -> Block:
-        """A block as far as plans need to know it: the inverse of `place`, without its modules."""
-        stage, needs = Stage(place["stage"]), tuple(place["needs"])
-        return cls(component, path, index, (), stage, place["level"], place["number"], needs, place["fixed"])
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Those of its parts."""
-        return tuple(part.path for part in self.parts)
-
-    @property
-    def removals(self) -> Mapping[Structure, tuple[Removal, ...]]:  # type: ignore[override]
-        """What can be done: taken out whole, at every step."""
-        return {} if self.fixed else {Structure.BLOCK: (Removal.DROP,)}
-
-    @property
-    def lasting(self) -> Mapping[Structure, tuple[Removal, ...]]:  # type: ignore[override]
-        """Blocks leave the model, so at every step or at none."""
-        return {Structure.BLOCK: (Removal.DROP,)}
-
-
-Site = AttentionSite | Block
-"""A place where something can be taken away."""
 
 
 def lasts(fqn: str, target: Target, removal: Removal) -> str:

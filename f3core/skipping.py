@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from f3core.attention import become_
+from f3core.block import Block, Part
 from f3core.clock import Gate
 from f3core.errors import PlanError
-from f3core.sites import Block, Part
 
 
 class Skip(nn.Module):

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from f3core.attention import dropped
+from f3core.block import Block, Site
 from f3core.clock import Clock, Gate
 from f3core.errors import ModelError, PlanError, suggest
 from f3core.guidance import join_rows, runs
 from f3core.reducing import Reduction
-from f3core.sites import AttentionKind, AttentionSite, Block, GuidanceBranch, Removal, Site, Target, lasts
+from f3core.sites import AttentionKind, AttentionSite, GuidanceBranch, Removal, Target, lasts
 from f3core.skipping import check_blocks, skip_
 
 if TYPE_CHECKING:

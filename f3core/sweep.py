@@ -10,6 +10,7 @@ from typing import Any
 
 from f3core import curves, sweep_text
 from f3core.adapter import Model
+from f3core.block import Site
 from f3core.costs import Costs
 from f3core.engine import SPEC, command, prune, silent
 from f3core.environment import library_versions, machine, now
@@ -22,7 +23,7 @@ from f3core.planning import make_plan
 from f3core.scores import Scores
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
-from f3core.sites import Removal, Site, Target
+from f3core.sites import Removal, Target
 from f3core.spec import SpecFile, SweepSpec
 from f3core.sweep_rows import Outcome, Sweep, rows_of
 from f3core.trial import Trial

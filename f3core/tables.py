@@ -11,12 +11,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from f3core import damage_curve
+from f3core.block import Block, Site, Stage
 from f3core.damage_curve import Curve
 from f3core.plan import PruningPlan
 from f3core.registry import Registry
 from f3core.report import MacsChange
 from f3core.report_text import DASH, si
-from f3core.sites import KINDS, AttentionSite, Block, Site, Stage
+from f3core.sites import KINDS, AttentionSite
 
 
 def plan_table(plan: PruningPlan) -> RenderableType:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import f3core
 from f3core import flops
+from f3core.block import Block, Stage
 from f3core.carrying import apply_carried_, carried
 from f3core.contract import example_plan
 from f3core.contract_blocks import BLOCK, units
@@ -25,7 +26,7 @@ from f3core.meta import meta_copy, on_meta, share_copy
 from f3core.plan import PruningPlan, StepRange
 from f3core.planning import scored_sites
 from f3core.scores import Scores, ScoresHeader
-from f3core.sites import FORWARD, AttentionKind, Block, PruningAxis, Stage, Structure
+from f3core.sites import FORWARD, AttentionKind, PruningAxis, Structure
 from f3core.surgery import Pruned, apply_plan_, parameter_count, restrict_
 
 ADAPTER = WanAdapter()

@@ -115,7 +115,9 @@ def test_what_is_there_can_be_asked(f3core_cli: Any, tiny_folder: Path) -> None:
     assert code == 0
     assert "transformer.blocks.3" in out
     listed = json.loads(f3core_cli("sites", tiny_folder, "--blocks", "--json")[1])
-    assert [(block["block"], block["fixed"]) for block in listed] == [(f"transformer.blocks.{i}", None) for i in range(4)]
+    assert [(block["block"], block["fixed"]) for block in listed] == [
+        (f"transformer.blocks.{i}", None) for i in range(4)
+    ]
     listed = json.loads(f3core_cli("sites", tiny_folder, "--json")[1])
     assert len(listed) == 8
 

@@ -12,9 +12,10 @@ import pytest
 from comparing import registry
 
 from f3core import engine, importance, importance_rows, seeds
+from f3core.block import Stage
 from f3core.errors import ScoresError, SpecError
 from f3core.importance_rows import Importance
-from f3core.sites import Removal, Stage
+from f3core.sites import Removal
 from f3core.spec import load_spec
 
 Write = Callable[..., Path]

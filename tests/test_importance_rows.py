@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from importances import measured, study
 
 from f3core import importance_rows, importance_text
+from f3core.block import Block, Part, Stage
 from f3core.errors import ModelError, ScoresError
 from f3core.importance_figure import draw
 from f3core.importance_places import places_of
-from f3core.sites import AttentionKind, AttentionSite, Block, Part, Removal, Stage, Structure
+from f3core.sites import AttentionKind, AttentionSite, Removal, Structure
 
 BLOCK = Structure.BLOCK
 

@@ -304,7 +304,9 @@ def test_models_of_rows_are_looked_up_each_at_its_place(registry: Registry, here
         resolve(file, registry)
     told = caught.value.problems
     assert [problem.partition(": ")[0] for problem in told] == [
-        f"s.yaml:{line}:{len('    - {name: , ') + len(name) + 1}" for line, name in enumerate(sources, 16) if name in sources[1:5]
+        f"s.yaml:{line}:{len('    - {name: , ') + len(name) + 1}"
+        for line, name in enumerate(sources, 16)
+        if name in sources[1:5]
     ]
     assert "did you mean 'zoo:tiny'?" in told[0]
     assert "other is of adapter 'other', the spec's model of 'wan'; rows are called as" in told[1]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from f3core.block import Block, Part
 from f3core.clock import Clock, Gate
 from f3core.errors import PlanError
-from f3core.sites import Block, Part, Removal, Structure
+from f3core.sites import Removal, Structure
 from f3core.skipping import Skip, check_blocks, handed_on, skip_
 
 NAMES = ("hidden", "text", "level", "return_dict")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from f3core.adapter import Adapter
+from f3core.block import Block, Stage
 from f3core.contract import distance, tensors
 from f3core.meta import share_copy
 from f3core.plan import PruningPlan, StepRange, Verdict
-from f3core.sites import Block, PruningAxis, Removal, Stage, Structure
+from f3core.sites import PruningAxis, Removal, Structure
 from f3core.skipping import Skip
 from f3core.surgery import Pruned, apply_plan_
 

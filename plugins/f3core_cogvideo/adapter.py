@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from f3core.adapter import Adapter, Sketch
+from f3core.block import Block, Part
 from f3core.capture import watch_forwards
 from f3core.carrying import carried
 from f3core.clock import Gate
 from f3core.errors import ModelError, PlanError
 from f3core.plan import PruningPlan
 from f3core.segments import argument
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Part, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_cogvideo.compacting import shorten_, standing
 from f3core_cogvideo.generation import Sampling
 from f3core_cogvideo.pipeline import TRANSFORMERS, CogVideoPipeline, skeletons

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from f3core.adapter import Sketch
+from f3core.block import Block, Part
 from f3core.clock import Gate
 from f3core.segments import argument
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Part, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_diffusers.base import DiffusersAdapter
 from f3core_diffusers.compacting import Left, compact_stacks_, standing
 from f3core_diffusers.examples import Example

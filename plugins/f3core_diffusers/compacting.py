@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3core.sites import Block
+from f3core.block import Block
 from f3core.skipping import Skip
 
 Left = Mapping[str, Sequence[int]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from f3core.sites import Block, Part
+from f3core.block import Block, Part
 from f3core_diffusers.blocks import BlocksAdapter
 from f3core_diffusers.compacting import Left, standing
 from f3core_diffusers.patterns import Cross, Pattern, Rows, Spatial, Temporal

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from f3core.sites import Block, Part, Stage
+from f3core.block import Block, Part, Stage
 from f3core.skipping import Skip
 
 PAIRED = ("resnets", "temp_convs", "attentions", "temp_attentions", "motion_modules")

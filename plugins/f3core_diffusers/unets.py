@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from f3core.sites import Block
+from f3core.block import Block
 from f3core.skipping import Skip
 from f3core_diffusers.arguments import opened
 from f3core_diffusers.blocks import BlocksAdapter

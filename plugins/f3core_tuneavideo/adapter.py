@@ -22,11 +22,12 @@ from transformers import CLIPTextConfig
 
 import f3core_tuneavideo
 from f3core.adapter import Sketch
+from f3core.block import Block
 from f3core.clock import Gate
 from f3core.errors import ProbeError
 from f3core.folding import value_only
 from f3core.segments import argument, text_tokens
-from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Block, Layout, Removal, Segments
+from f3core.sites import AttentionCall, AttentionKind, AttentionSite, Layout, Removal, Segments
 from f3core_tuneavideo.blocks import ClipTransformerBlock
 from f3core_tuneavideo.loading import load_pipeline, load_skeleton
 from f3core_tuneavideo.pipeline import TuneAVideoPipeline

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from f3core.block import Block, Stage
 from f3core.candidates import Candidates
 from f3core.errors import PlanError, suggest
 from f3core.method import Criterion, Method, PlanRequest
 from f3core.plan import PruningPlan, Unit, rank, round_half_up
 from f3core.selection import Front, ranked
-from f3core.sites import Block, Stage
 from f3core_vdmini.selecting import blocks_of, check_no_goal, check_structural, plan_of, shallow_first, whole
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from f3core.block import Block
 from f3core.candidates import Candidates
 from f3core.errors import PlanError
 from f3core.method import PlanRequest
 from f3core.plan import PruningPlan, StepRange, split_steps
-from f3core.sites import Block, GuidanceBranch, PruningAxis, Structure
+from f3core.sites import GuidanceBranch, PruningAxis, Structure
 from f3core.skipping import check_blocks
 from f3core.spec_sections import DEFAULT_RATIO
 

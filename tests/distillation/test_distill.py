@@ -192,8 +192,8 @@ def test_a_training_of_other_settings_is_not_gone_on_with(tmp_path: Path, tiny_f
 def test_after_a_loss_that_is_no_number_a_lower_rate_goes_on(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = write(tmp_path, tiny_folder, losses=["shaky"], evaluate=None)
-    with pytest.raises(ModelError, match=r"step 2: .*'shaky' is nan.*--resume.*learning_rate"):
+    spec = write(tmp_path, tiny_folder, losses=[{"shaky": {"step": 3}}], evaluate=None)
+    with pytest.raises(ModelError, match=r"step 3: .*'shaky' is nan.*--resume.*learning_rate"):
         run(spec)
     monkeypatch.setattr(Shaky, "cured", True)
     made = run(spec, "distill.optimiser.learning_rate=0.0001", resume=True)

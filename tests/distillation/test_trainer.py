@@ -203,7 +203,7 @@ def test_without_tensorboard_only_the_lines_are_written(tmp_path: Path, monkeypa
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.tmp").mkdir()
+    (tmp_path / "checkpoint.next.tmp").mkdir()
     with pytest.raises(OutputError, match=r"checkpoint\.pt: the checkpoint cannot be written"):
         run(tmp_path)
 
@@ -237,6 +237,21 @@ def test_a_loss_that_breaks_stops_it_and_keeps_the_last_good_checkpoint(
     assert torch.load(tmp_path / "checkpoint.pt")["step"] == 4
     mended = run(tmp_path, settings, losses=[Breaking(99)])
     assert numbers(mended.history) == numbers(run(tmp_path / "whole", settings, losses=[Breaking(99)]).history)
+
+
+def test_a_checkpoint_whose_next_step_breaks_is_not_kept(tmp_path: Path) -> None:
+    """A huge rate leaves weights that are finite and good for nothing."""
+    settings = spec(save_every=4)
+    with pytest.raises(ModelError, match="step 5: loss 'task' is inf; a lower") as stopped:
+        run(tmp_path, settings, losses=[Breaking(5)])
+    assert "checkpoint" not in str(stopped.value)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    with pytest.raises(ModelError, match=r"step 9: loss 'task' is inf; the checkpoint of an earlier step stays"):
+        run(tmp_path, settings, losses=[Breaking(9)])
+    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 4
+    mended = run(tmp_path, settings, losses=[Breaking(99)])
+    assert numbers(mended.history) == numbers(run(tmp_path / "whole", settings, losses=[Breaking(99)]).history)
+    assert {file.name for file in tmp_path.glob("*.pt")} == {"checkpoint.pt"}
 
 
 def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from f3core.adapter import Adapter
+from f3core.block import Block
 from f3core.contract import distance, example_plan, tensors
 from f3core.contract_blocks import BLOCK, SAME
 from f3core.errors import PlanError
 from f3core.meta import again, share_copy
 from f3core.plan import PruningPlan
 from f3core.registry import installed
-from f3core.sites import AttentionKind, Block, Removal
+from f3core.sites import AttentionKind, Removal
 from f3core.surgery import Pruned, apply_plan_, restrict_
 
 TA = (AttentionKind.TEMPORAL, Removal.SELF_ONLY)

@@ -24,9 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from f3core.block import Block, Part
 from f3core.clock import Clock, Gate
 from f3core.contract import example_plan
-from f3core.sites import AttentionKind, Block, Part, Removal
+from f3core.sites import AttentionKind, Removal
 from f3core.skipping import skip_
 from f3core.surgery import apply_plan_
 

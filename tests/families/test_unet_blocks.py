@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from f3core.adapter import Adapter
+from f3core.block import Block
 from f3core.errors import PlanError
 from f3core.meta import meta_copy, on_meta
-from f3core.sites import Block
 from f3core.skipping import Skip
 from f3core.surgery import Pruned
 

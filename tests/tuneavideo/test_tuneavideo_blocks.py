@@ -15,13 +15,14 @@ from f3core_tuneavideo.adapter import TuneAVideoAdapter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from f3core.block import Block, Stage
 from f3core.contract import distance
 from f3core.errors import PlanError
 from f3core.flops import costs, count
 from f3core.meta import meta_copy, on_meta
 from f3core.plan import by_layer
 from f3core.registry import installed
-from f3core.sites import FORWARD, Block, Removal, Stage, Structure
+from f3core.sites import FORWARD, Removal, Structure
 from f3core.skipping import Skip
 from f3core.surgery import Pruned, parameter_count
 

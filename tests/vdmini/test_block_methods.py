@@ -14,6 +14,7 @@ from f3core_vdmini.methods import Importance, Listed, VDMini
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from f3core.block import Block, Stage
 from f3core.budget import Budget
 from f3core.costs import Costs, SiteCost
 from f3core.errors import PlanError, ScoresError
@@ -21,7 +22,7 @@ from f3core.impact import Impact
 from f3core.method import Criterion, PlanRequest
 from f3core.plan import StepRange, round_half_up
 from f3core.scores import Scores
-from f3core.sites import AttentionKind, Block, GuidanceBranch, PruningAxis, Removal, Stage, Structure
+from f3core.sites import AttentionKind, GuidanceBranch, PruningAxis, Removal, Structure
 
 WIDTHS = (320, 640, 1280, 1280)
 
