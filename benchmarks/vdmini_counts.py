@@ -144,8 +144,8 @@ def main() -> None:
         asked.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if asked.markdown:
         notes = (
-            f"Counted on the meta device, {now()[:10]}: `python benchmarks/vdmini_counts.py`. Exact numbers and the blocks "
-            "that went are in the JSON beside it. VideoCrafter2's shape is that of ModelScope's U-Net.\n"
+            f"Counted on the meta device, {now()[:10]}: `python benchmarks/vdmini_counts.py`. Exact numbers and "
+            "the blocks that went are in the JSON beside it. VideoCrafter2's shape is that of ModelScope's U-Net.\n"
         )
         asked.markdown.write_text(f"# Whole blocks out, full size\n\n{text}\n\n{notes}", encoding="utf-8")
 
