@@ -135,6 +135,8 @@ class _Training:
                 self.opponents[loss.name] = Learner(name, module, spec.opponent, spec.steps, processes)
         self.passes = Passes(bench, losses, batches, spec, processes, self.opponents)
         self.average, self.done, text = self._resumed()
+        if processes.main:
+            training_state.forget_unproven(folder)
         self.log = TrainingLog(folder if processes.main else None, text)
 
     def _resumed(self) -> tuple[Average, int, str]:
@@ -157,7 +159,8 @@ class _Training:
         return average, done, state["log"]
 
     def save(self) -> None:
-        """Write a checkpoint, in the main process."""
+        """Write a checkpoint, in the main process. It counts when the next step's losses are finite: weights may be
+        broken without being infinite, and nobody could go on from those."""
         if self.processes.main:
             self.log.flush()
             state = {
@@ -180,6 +183,7 @@ class _Training:
             listener(task, self.done, self.spec.steps)
         while self.done < self.spec.steps:
             self.log.note(self._step(self.done + 1))
+            self._proven()
             self.done += 1
             last = self.done == self.spec.steps
             if self.processes.main:
@@ -190,7 +194,12 @@ class _Training:
                 self._sample(sample)
             if last or self.done % self.spec.save_every == 0:
                 self.save()
+        self._proven()
         self.average.settle()
+
+    def _proven(self) -> None:
+        if self.processes.main:
+            training_state.proven(self.folder)
 
     def _sample(self, sample: Callable[[nn.Module, int], None]) -> None:
         if self.processes.main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from f3core.spec_distill import DistillSpec
 from f3core.workspace import written
 
 FILE = "checkpoint.pt"
+_UNPROVEN = "checkpoint.next.pt"
+"""the newest, until the next step has come to finite losses from it: only then is the one before given up"""
 _RATE = {"learning_rate", "warmup", "clip_norm"}
 """settings of an optimiser that may be others when a training goes on, such as after a loss that was not finite"""
 _FREE: dict[str, Any] = {
@@ -41,12 +44,27 @@ def identity(bench: Bench, losses: Sequence[Loss], clips: int, spec: DistillSpec
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
-    """Replace the checkpoint in ``folder``, which stays as it was when this fails. Raises `OutputError`."""
+    """Write a checkpoint into ``folder``, which takes the place of the one before when it is `proven`. Raises
+    `OutputError`."""
     try:
-        with written(folder / FILE) as file:
+        with written(folder / _UNPROVEN) as file:
             torch.save(dict(state), file)
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{folder / FILE}: the checkpoint cannot be written: {error}") from error
+
+
+def proven(folder: Path) -> None:
+    """The newest checkpoint, if one was written since the last, is good to go on from. Raises `OutputError`."""
+    if (folder / _UNPROVEN).exists():
+        try:
+            os.replace(folder / _UNPROVEN, folder / FILE)
+        except OSError as error:
+            raise OutputError(f"{folder / FILE}: the checkpoint cannot be written: {error}") from error
+
+
+def forget_unproven(folder: Path) -> None:
+    """Drop a checkpoint that was never proven: what led to it comes again, or went wrong."""
+    (folder / _UNPROVEN).unlink(missing_ok=True)
 
 
 def load(folder: Path, wanted: Mapping[str, str]) -> dict[str, Any] | None:
