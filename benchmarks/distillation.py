@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ TEACHER, UNTRAINED = "teacher", "no training"
 RESULTS = Path(__file__).parent / "results" / "vdmini"
 
 
-def train(spec: Path, file: SpecFile, arm: str, seed: int, runs: Path) -> Path:
+def train(file: SpecFile, arm: str, seed: int, runs: Path) -> Path:
     """The folder of an arm's student; trained unless it is there, or gone on with."""
     assert file.spec.distill is not None
     folder = runs / f"seed-{seed}" / arm.replace(" + ", "_").lower()
@@ -52,7 +53,7 @@ def train(spec: Path, file: SpecFile, arm: str, seed: int, runs: Path) -> Path:
     settings = [f"distill.losses={losses}", f"distill.seed={seed}", f"output={folder}"]
     if not folder.exists():
         partial = folder.with_name(folder.name + ".partial")
-        distill(spec, overrides=["evaluate=null", *settings], resume=partial.exists(), listener=silent)
+        distill(file, overrides=["evaluate=null", *settings], resume=partial.exists(), listener=silent)
     return folder
 
 
@@ -121,14 +122,16 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--runs", type=Path)
+    parser.add_argument("--arms", default=",".join(ARMS), help="those to train, with commas")
+    parser.add_argument("--set", action="append", default=[], help="overrides of the spec, as f3core's")
     parser.add_argument("--figures", default="frechet_video,all,damage", help="those to show, with commas")
     asked = parser.parse_args()
-    file, runs = load_spec(asked.spec), asked.runs or Path("runs/vdmini") / asked.name
+    file, runs = load_spec(asked.spec, asked.set), asked.runs or Path("runs/vdmini") / asked.name
     shutil.rmtree(runs / "unused", ignore_errors=True)
     by_seed: dict[int, dict[str, dict[str, float]]] = {}
     trained: dict[str, list[dict[str, Any]]] = {}
     for seed in map(int, asked.seeds.split(",")):
-        folders = {arm: train(asked.spec, file, arm, seed, runs) for arm in ARMS}
+        folders = {arm: train(file, arm, seed, runs) for arm in asked.arms.split(",")}
         for arm, folder in folders.items():
             told = json.loads((folder / "distill.json").read_text())["training"]
             trained.setdefault(arm, []).append(told)
@@ -140,7 +143,7 @@ def main() -> None:
         "date": now(),
         "machine": machine().model_dump(mode="json"),
         "versions": library_versions(),
-        "command": f"python benchmarks/distillation.py {asked.spec} --name {asked.name} --seeds {asked.seeds}",
+        "command": "python " + " ".join(sys.argv),
         "spec": file.spec.model_dump(mode="json"),
         "training": trained,
         "figures": by_seed,
