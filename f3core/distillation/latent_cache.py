@@ -8,10 +8,10 @@ Processes of one machine, or of one disk that locks byte ranges, share it: whoev
 whether another was faster, encodes it, writes it, and marks it only then. A process that is killed loses its locks, and
 what it has not marked is made anew.
 
-Latents are of half precision. They are of about unit variance, so the rounding, 5e-4 of a value, is far below the noise
-of any level that is trained on, and half the disk is free. Codecs round otherwise for other numbers of clips at once:
-clips are encoded in groups that do not depend on who asks for them, so that they are the same for any number of
-processes; those that are not kept, one by one.
+Latents are of half precision. They are of about unit variance, so the rounding, 5e-4 of a value at most, is below the
+noise of any level that is trained on (1e-3 and more), and half the disk is free. Codecs round otherwise for other
+numbers of clips at once: clips are encoded in groups that do not depend on who asks for them, so that they are the
+same for any number of processes; those that are not kept, one by one.
 """
 
 from __future__ import annotations
