@@ -26,6 +26,8 @@ from f3core.spec_distill import DistillSpec
 
 Listener = Callable[[str, int, int], None]
 _TASK = "Distilling"
+_LEAST_SCALE = 2**-10
+"""of losses under fp16: gradients that overflow at less are not finite for another reason"""
 _NEWS = 1.0
 """seconds between changes of what a listener is told of the losses"""
 
@@ -235,7 +237,8 @@ class _Training:
 
     def _check(self, number: int, losses: dict[str, float], norms: dict[str, float]) -> None:
         wrong = [f"loss {name!r} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-        if not wrong and self.processes.scaler is None:  # which leaves such updates out, and goes on at a smaller scale
+        scaler = self.processes.scaler  # which leaves such updates out, and goes on at a smaller scale
+        if not wrong and (scaler is None or scaler.get_scale() < _LEAST_SCALE):
             wrong = [f"{name} is {value}" for name, value in norms.items() if not math.isfinite(value)]
         if wrong:
             file = self.folder / training_state.FILE

@@ -321,8 +321,11 @@ def test_an_overflow_under_a_scaler_is_left_out_and_is_no_broken_loss(
             self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=100)
 
     class Overflowing(Task):
+        def __init__(self, *steps: int) -> None:
+            self.steps = steps
+
         def __call__(self, step: Step) -> Tensor:
-            if step.number == 5:
+            if step.number in self.steps:
                 step.predicted.register_hook(lambda gradient: gradient * math.inf)
             return super().__call__(step)
 
@@ -330,12 +333,14 @@ def test_an_overflow_under_a_scaler_is_left_out_and_is_no_broken_loss(
     monkeypatch.setattr(trainer, "Processes", Scaled)
     scaled = run(tmp_path / "scaled", spec(steps=4), losses=[Task(), Features()])
     assert numbers(scaled.history) == [pytest.approx(each, abs=1e-5) for each in numbers(plain.history)]
-    over = run(tmp_path / "over", spec(steps=6), losses=[Overflowing()])
+    over = run(tmp_path / "over", spec(steps=6), losses=[Overflowing(5)])
     assert not math.isfinite(over.history[4].figures["gradient_norm"])
     assert over.history[5].figures["gradient_norm"] > 0
     state = torch.load(tmp_path / "over" / "checkpoint.pt")
     assert state["scaler"]["scale"] == 512
     assert [int(each["step"]) for each in state["student"]["optimiser"]["state"].values()] == [5] * 6
+    with pytest.raises(ModelError, match="step 21: gradient_norm is"):  # by then losses are scaled by 1024 / 2**21
+        run(tmp_path / "always", spec(steps=40), losses=[Overflowing(*range(1, 41))])
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
