@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -16,12 +15,6 @@ from f3core.errors import ModelError, SpecError
 _PATIENCE = timedelta(hours=12)
 """for which processes wait for the main one, which alone makes samples"""
 _OTHER_WAYS = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
-
-
-def local_device(device: torch.device) -> torch.device:
-    """The device of this one of several processes: of ``cuda`` without a number, the process's own."""
-    rank = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(rank)) if device.type == "cuda" and device.index is None and rank else device
 
 
 class Processes:
@@ -84,7 +77,7 @@ class Processes:
             )
 
     def check_places(self, modules: Sequence[nn.Module]) -> None:
-        """Raises `ModelError` for modules that do not lie on this one of several processes' device (`local_device`)."""
+        """Raises `ModelError` for modules that do not lie on this one of several processes' device."""
         device = self._accelerator.device
         for module in modules:
             found = next((p.device for p in module.parameters()), device)
