@@ -14,6 +14,7 @@ from f3core.adapter import Model
 from f3core.compare_seed import digest
 from f3core.distillation import training_state
 from f3core.distillation.choices import dataset_of, losses_of, section_of
+from f3core.distillation.dataset import Dataset
 from f3core.distillation.distill_report import Distillation
 from f3core.distillation.latent_cache import Latents
 from f3core.distillation.launch import Launch
@@ -35,14 +36,6 @@ from f3core.registry import Registry, installed
 from f3core.scoring import inputs_of, scored
 from f3core.spec import Spec, SpecFile
 from f3core.trial import metrics_of
-
-MAY_CHANGE = frozenset(
-    {
-        *("optimiser", "opponent", "accumulate", "gradient_checkpointing"),
-        *("save_every", "sample_every", "samples", "keep_latents"),
-    }
-)
-"""settings of a distill section that may be others when an interrupted run goes on"""
 
 
 @dataclass(frozen=True)
@@ -89,12 +82,14 @@ def distill(
         only_denoiser(model)
         known = _model_identity(job, model)
         recipe = model.adapter.recipe(model.pipeline, model.call)
+        latents = work.scratch / f"latents-{digest(known)}"
+        batches = _encoded(job, dataset, recipe, launch, latents, listener)  # first, as that finds a broken clip
         plan = launch.by_main(lambda: _plan(job, model, work.scratch / f"plan-{digest(known)}.json", listener))
         student = make_student(model, plan)
         yardstick = Yardstick(job, model, work.scratch, {**known, "plan": plan.model_dump(mode="json")}, listener)
         run = Run(job, model, plan, student, losses, dataset, launch, work, yardstick)
         launch.by_main(lambda: yardstick.before(student.pipeline))
-        trained = _train(run, recipe, listener)
+        trained = _train(run, recipe, batches, listener)
         report = launch.by_main(lambda: run.finish(trained))
     return Distilled(report, plan, student.pipeline, model.call, job.output)
 
@@ -107,7 +102,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "evaluate": True,
         "sweep": True,
         "compare": True,
-        "distill": set(MAY_CHANGE),
+        "distill": training_state.FREE,
     }
     return {"run": "distill", "spec": job.file.spec.model_dump(mode="json", exclude=other)}
 
@@ -131,14 +126,20 @@ def _plan(job: Job, model: Model, file: Path, listener: Listener) -> PruningPlan
     return kept(file, PruningPlan, make)
 
 
-def _train(run: Run, recipe: Recipe, listener: Listener) -> Trained:
-    """Train the student in place, or go on where an interrupted run stopped."""
-    section, launch, student = section_of(run.job), run.launch, run.student
-    batches = Latents(run.dataset, recipe, run.work.scratch / "latents", section.keep_latents, section.batch_size)
+def _encoded(job: Job, dataset: Dataset, recipe: Recipe, launch: Launch, folder: Path, listener: Listener) -> Latents:
+    """The clips as latents, each encoded once, by all processes together, and kept in ``folder``."""
+    section = section_of(job)
+    batches = Latents(dataset, recipe, folder, section.keep_latents, section.batch_size)
     batches.prepare(
         lambda done, total: listener("Encoding clips", done, total), process=launch.index, processes=launch.count
     )
     launch.wait()
+    return batches
+
+
+def _train(run: Run, recipe: Recipe, batches: Latents, listener: Listener) -> Trained:
+    """Train the student in place, or go on where an interrupted run stopped."""
+    section, student = section_of(run.job), run.student
     bench = Bench(
         recipe=recipe,
         teacher=run.model.denoisers[student.component],

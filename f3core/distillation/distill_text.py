@@ -70,7 +70,7 @@ def losses(found: Distillation) -> Lines:
             DASH if loss.weight is None else f"{loss.weight:g}",
             f"{loss.first:.4g}",
             f"{loss.last:.4g}",
-            percent(loss.first, loss.last),
+            percent(loss.first, loss.last) if min(loss.first, loss.last) > 0 else DASH,
             _in_words(loss.options),
         ]
         for loss in found.training.losses

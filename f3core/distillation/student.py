@@ -48,11 +48,12 @@ def only_denoiser(model: Model) -> str:
 
 
 def make_student(model: Model, plan: PruningPlan) -> Student:
-    """The pruned model, in training mode for gradients alone: every parameter wants one, nothing drops out.
+    """The pruned model, in training mode for gradients alone: nothing drops out, and what is fixed in the teacher, such
+    as random features, stays so.
 
     The teacher's weights are copied, never shared, so training leaves them as they are. Raises `ModelError` for a
-    model of several denoisers, and for a plan under which forwards differ from step to step or branch to branch:
-    a batch holds rows of many steps.
+    model of several denoisers or of quantised weights, and for a plan under which forwards differ from step to step or
+    branch to branch: a batch holds rows of many steps.
     """
     component = only_denoiser(model)
     if plan.gated():
@@ -61,12 +62,16 @@ def make_student(model: Model, plan: PruningPlan) -> Student:
             "rows of all; distil with axis: layer and both branches of guidance"
         )
     teacher = model.denoisers[component]
+    fixed = next((name for name, weight in teacher.named_parameters() if not weight.is_floating_point()), None)
+    if fixed is not None:
+        raise ModelError(f"{component} has quantised weights ({fixed}), which cannot be trained; distil it unquantised")
     with tagged(teacher, _outputs(model, component)):
         pruned = prune(model, plan)
     denoiser = copy.deepcopy(model.adapter.denoisers(pruned)[component])
     pairs = matched(denoiser)
     pipeline = model.adapter.with_denoisers(model.pipeline, {component: denoiser})
-    denoiser.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in denoiser.parameters()):  # frozen with the model it is a copy of
+        denoiser.requires_grad_(True)
     return Student(pipeline, component, denoiser, pairs)
 
 

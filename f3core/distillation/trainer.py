@@ -77,6 +77,7 @@ def train(
 @contextlib.contextmanager
 def _readied(bench: Bench, gradient_checkpointing: bool) -> Iterator[None]:
     """The teacher frozen, the student training, both with gradient checkpointing where asked; evaluating afterwards."""
+    trainable = [parameter for parameter in bench.teacher.parameters() if parameter.requires_grad]
     bench.teacher.requires_grad_(False).eval()
     _to_training(bench.student)
     checkpointed: list[Any] = []
@@ -87,6 +88,8 @@ def _readied(bench: Bench, gradient_checkpointing: bool) -> Iterator[None]:
                 checkpointed.append(_with_checkpointing(bench.teacher))
         yield
     finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
         for module in checkpointed:
             module.disable_gradient_checkpointing()
         bench.student.eval()

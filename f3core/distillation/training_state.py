@@ -22,7 +22,7 @@ _UNPROVEN = "checkpoint.next.pt"
 """the newest, until the next step has come to finite losses from it: only then is the one before given up"""
 _RATE = {"learning_rate", "warmup", "clip_norm"}
 """settings of an optimiser that may be others when a training goes on, such as after a loss that was not finite"""
-_FREE: dict[str, Any] = {
+FREE: dict[str, Any] = {
     **dict.fromkeys(("save_every", "sample_every", "samples", "keep_latents"), True),
     **dict.fromkeys(("accumulate", "gradient_checkpointing"), True),
     "optimiser": _RATE,
@@ -34,7 +34,7 @@ _FREE: dict[str, Any] = {
 def identity(bench: Bench, losses: Sequence[Loss], clips: int, spec: DistillSpec) -> dict[str, str]:
     """What must agree between a checkpoint and the training that would go on from it; before the first step."""
     return {
-        "spec": repr(spec.model_dump(mode="json", exclude=_FREE)),
+        "spec": repr(spec.model_dump(mode="json", exclude=FREE)),
         "losses": repr([(loss.name, loss.options()) for loss in losses]),
         "number of clips": str(clips),
         "matched blocks": repr([tuple(pair) for pair in bench.matched]),

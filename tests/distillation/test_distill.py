@@ -162,7 +162,7 @@ def test_a_run_of_another_teacher_takes_nothing_up(tmp_path: Path) -> None:
         other.transformer.proj_out.bias += 1
     spec, heard = write(tmp_path, "none", prune={**BLOCKS, "ratio": 0.5}, losses=["task"]), list[str]()
     with pytest.raises(KeyboardInterrupt):
-        run(spec, CALLED, pipeline=one, listener=stopped_at("Encoding clips 0/2"))
+        run(spec, CALLED, pipeline=one, listener=stopped_at("Distilling 0/3"))
     with pytest.raises(KeyboardInterrupt):
         run(
             spec,
@@ -171,7 +171,7 @@ def test_a_run_of_another_teacher_takes_nothing_up(tmp_path: Path) -> None:
             resume=True,
             listener=lambda task, done, total: (
                 heard.append(task),
-                stopped_at("Encoding clips 0/2")(task, done, total),
+                stopped_at("Distilling 0/3")(task, done, total),
             ),
         )
     assert {"Generating: teacher", "Generating: untrained student"} <= set(heard)
