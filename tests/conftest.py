@@ -18,15 +18,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: at th
 PROMPTS = ("a red cat runs left", "a green dog sleeps", "a red dog runs right")
 
 
+PLUGINS = {"cogvideo", "families", "metrics", "prompts", "tokens", "tuneavideo", "vdmini", "zoo"}
+"""folders of tests of plugins, whose code is not measured"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Measures no coverage where it slows much and tells nothing new: while models compile, and of one family of models
-    after the other, which go where others went. Compiling is slow."""
+    """Measures no coverage where it slows much and tells nothing new: of plugins and of one family of models after the
+    other, which go through f3core where its own tests went, and of what is slow. Compiling is slow."""
     for item in items:
-        compiles = item.name == "test_compiles_wherever_the_unpruned_model_does"
-        if compiles or "families" in item.path.parts:
-            item.add_marker("no_cover")
-        if compiles:
+        if item.name == "test_compiles_wherever_the_unpruned_model_does":
             item.add_marker("slow")
+        if PLUGINS & {*item.path.parts} or item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish() -> None:
