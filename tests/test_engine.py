@@ -237,7 +237,7 @@ def test_options_of_metrics_are_refused_before_the_model_is_loaded(
 
 
 def test_an_unreachable_hub_id_is_said(tiny_spec: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable was read at import
     with pytest.raises(ModelError, match="hub"):
         f3core.apply(tiny_spec(), overrides=["model.source=nobody/nothing"])
     assert not list(tmp_path.glob("run*"))
