@@ -21,8 +21,8 @@ from f3core.spec import SpecFile, load_spec
 from f3core.sweep import sweep
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
-SHORT = ("calibrate.num_prompts=4", "calibrate.batch_size=4", "calibrate.steps=5")
-CLIPS = ("evaluate.num_clips=4", "evaluate.batch_size=4", "evaluate.timing_pairs=0")
+SHORT = ("calibrate.num_prompts=2", "calibrate.batch_size=2", "calibrate.steps=3")
+CLIPS = ("evaluate.num_clips=2", "evaluate.batch_size=2", "evaluate.timing_pairs=0")
 SYSTEMS = ("cogvideo", "tune_a_video")
 PROMPTS = ["a blue seven moving up", "a red two moving left"]
 
@@ -33,7 +33,7 @@ import f3core.registry
 adapter = f3core.registry.installed().make("adapter", sys.argv[1])
 pipeline = adapter.load(sys.argv[2], dtype=None, device=torch.device("cpu"))
 call = json.load(open(sys.argv[2] + "/f3core.json"))["call"]
-made = adapter.generate(pipeline, sys.argv[4:], steps=5, seeds=[3, 4], call=call)
+made = adapter.generate(pipeline, sys.argv[4:], steps=3, seeds=[3, 4], call=call)
 save_file({"clips": made.contiguous()}, sys.argv[3])
 """
 
@@ -63,7 +63,7 @@ def test_pruned_minis_of_both_systems_come_back_bit_for_bit(system: str, tmp_pat
     command = [sys.executable, "-c", FRESH, result.plan.adapter, model, str(file), *PROMPTS]
     subprocess.run(command, check=True, capture_output=True)
     adapter = installed().make("adapter", result.plan.adapter)
-    made = adapter.generate(result.pipeline, PROMPTS, steps=5, seeds=[3, 4], call=result.call)
+    made = adapter.generate(result.pipeline, PROMPTS, steps=3, seeds=[3, 4], call=result.call)
     assert torch.equal(load_file(file)["clips"], made)
 
 
