@@ -84,13 +84,8 @@ def test_pruned_and_loaded_by_diffusers_alone(
     assert sketch.levels == result.scores.header.levels, "a plan from configs alone takes other noise levels"
     from_configs = costs(adapter, sketch.denoisers, sketch.inputs).generation(sketch.rows)
     assert from_configs == result.plan.macs_before, "a plan from configs alone counts other MACs"
-    given = {"steps": 2, "seeds": [3], "call": call}
-    clip = adapter.generate(result.pipeline, PROMPTS[:1], **given)
-    plain = adapter.generate(
-        adapter.load(str(tmp_path / "source"), dtype=None, device=torch.device("cpu")), PROMPTS[:1], **given
-    )
-    assert clip.shape == plain.shape
-    assert not torch.equal(clip, plain), "pruning does not show"
+    assert result.report.damage > 0, "pruning does not show"
+    clip = adapter.generate(result.pipeline, PROMPTS[:1], steps=2, seeds=[3], call=call)
     pair = adapter.generate(result.pipeline, PROMPTS, steps=2, seeds=[3, 4], call=call)
     assert torch.allclose(pair[:1], clip, atol=5e-3), "a clip depends on the others of its batch"
     model = tmp_path / "run" / "model"
