@@ -40,13 +40,14 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def check_scores(job: Job, model: Model, scores: Scores) -> None:
-    """Raises `ScoresError` for scores of another model, call or calibration, or of a part of the prompts."""
+    """Raises `ScoresError` for scores of another model, call or calibration, or of a part of the prompts; those of
+    blocks are of none."""
     spec = job.file.spec.calibrate
     wanted = calibration_identity(job, model, job.prompts(spec.num_prompts, spec.seed))
     given = scores.header.identity
     differing = sorted(key for key in wanted if given.get(key) != wanted[key])
     if differing:
         raise ScoresError(f"the scores given are of another calibration, which differs in: {', '.join(differing)}")
-    missing = set(range(spec.num_prompts)) - scores.prompts.keys()
+    missing = set() if scores.header.blocks else set(range(spec.num_prompts)) - scores.prompts.keys()
     if missing:
         raise ScoresError(f"the scores given lack {len(missing)} of {spec.num_prompts} prompts; give every shard's")

@@ -125,6 +125,22 @@ def _own_removals(job: Job, method: Method, sites: Iterable[Site]) -> dict[str, 
     return chosen
 
 
+def axis_of(job: Job, adapter: str) -> PruningAxis:
+    """The axis of a job's plans: the spec's, or the usual one of the adapter, by name, unless a plan does the same in
+    every forward, as those of blocks do."""
+    spec, entry = job.file.spec.prune, job.registry.entry("adapter", adapter)
+    assert isinstance(entry, AdapterEntry)
+    whole = spec.target is Structure.BLOCK or bool(job.registry.classes("method")[spec.method.name].removals)
+    return spec.axis or (PruningAxis.LAYER if whole else entry.default_axis)
+
+
+def _check_places(header: ScoresHeader, target: Target) -> None:
+    """Raises `PlanError` for scores of attention where blocks are to go, and the other way round."""
+    found = "blocks" if header.blocks else "attention"
+    if header.sites and (target is Structure.BLOCK) != (found == "blocks"):
+        raise PlanError(f"these scores are of {found}, and the spec's target is {target}; score the model for that")
+
+
 def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> PruningPlan:
     """The plan of the spec's method, for the spec's ratio or budget, or at another ratio.
 
@@ -134,9 +150,9 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
     spec, header = job.file.spec.prune, scores.header
     if header.costs is None:
         raise PlanError("the scores carry no costs; score the model again")
+    _check_places(header, spec.target)
     sites = scored_sites(header)
     removals = chosen_removals(job, sites)
-    entry: AdapterEntry = job.registry.entry("adapter", header.adapter)
     method: Method = job.registry.make("method", spec.method.name, spec.method.options)
     budget = spec.budget if ratio is None else None
     ratio = spec.ratio if ratio is None else ratio
@@ -145,7 +161,6 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
             f"what method {spec.method.name!r} costs at ratio {ratio} is not in these scores; it needs none, so leave "
             "them out"
         )
-    whole = bool(method.removals) or spec.target is Structure.BLOCK  # done in every forward alike
     return method.plan(
         PlanRequest(
             adapter=header.adapter,
@@ -153,7 +168,7 @@ def make_plan(job: Job, scores: Scores, *, ratio: float | None = None) -> Prunin
             scores=scores,
             costs=Costs.model_validate(header.costs),
             target=spec.target,
-            axis=spec.axis or (PruningAxis.LAYER if whole else entry.default_axis),
+            axis=axis_of(job, header.adapter),
             removals=removals,
             criterion=job.registry.make("criterion", spec.criterion.name, spec.criterion.options),
             ratio=ratio,

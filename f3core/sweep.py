@@ -19,7 +19,7 @@ from f3core.footprint import model_size
 from f3core.job import Job
 from f3core.measure import Listener, count_change
 from f3core.plan import PruningPlan
-from f3core.planning import make_plan
+from f3core.planning import axis_of, make_plan
 from f3core.scores import Scores
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
@@ -104,7 +104,8 @@ def _one_seed(
     listener(task, 1, total)
     unpruned = trial.quality(reference)
     outcomes: list[Outcome] = []
-    axis = str(job.file.spec.prune.axis or job.registry.entry("adapter", model.adapter.name).default_axis)
+    axis = str(axis_of(next(iter(aimed.values())), model.adapter.name))
+    own = bool(job.registry.classes("method")[job.file.spec.prune.method.name].removals)
     for target, its_job in aimed.items():
         scores = _scored(its_job, model, inputs, scratch, f"seed-{seed}-{target}", listener)
         if not outcomes:
@@ -112,7 +113,7 @@ def _one_seed(
             size = model_size(model.adapter, model.pipeline)
             outcomes.append(_unpruned(seed, before, size, unpruned))
         for ratio in ratios:
-            if not scores.prompts:  # what such a method costs depends on the ratio
+            if own:  # what such a method costs depends on the ratio
                 its_job = changed(its_job, f"prune.ratio={ratio}", "prune.budget=null")
                 scores = _scored(its_job, model, inputs, scratch, f"seed-{seed}-{target}-{ratio}", listener)
             plan = make_plan(its_job, scores, ratio=ratio)
@@ -168,7 +169,7 @@ def _scored(job: Job, model: Model, inputs: Any, scratch: Path, name: str, liste
     """Scores that outlive an interruption."""
     file = scratch / f"{name}.safetensors"
     scores = scored(job, model, inputs, listener, folder=scratch / f"scored-{name}")
-    if scores.prompts:
+    if scores.prompts or scores.impact is not None:
         scores.save(file)
     return scores
 
