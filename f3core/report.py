@@ -102,6 +102,7 @@ class PlanSummary(_Frozen):
     graphs: dict[str, int]
     step_ranges: tuple[str, ...]
     units: tuple[Verdict, ...]
+    unranked: bool = False
 
     @property
     def scope(self) -> str:
@@ -111,7 +112,7 @@ class PlanSummary(_Frozen):
     @property
     def ranked(self) -> bool:
         """Whether the criterion chose among the units (`PruningPlan.ranked`)."""
-        return not any(removal.own for removal in self.sites)
+        return not self.unranked and not any(removal.own for removal in self.sites)
 
     @property
     def pruned(self) -> int:
@@ -140,6 +141,7 @@ class PlanSummary(_Frozen):
             graphs=plan.graphs(),
             step_ranges=tuple(map(str, plan.step_ranges)),
             units=plan.units,
+            unranked=plan.unranked,
         )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f3core.budget_text import TITLE, tried_lines
-from f3core.sites import KINDS
+from f3core.sites import KINDS, Structure
 
 if TYPE_CHECKING:
     from f3core.environment import Machine
@@ -162,13 +162,14 @@ def _time(label: str, timing: Timing, predicted: str = "") -> Iterator[Row]:
 
 def headline(report: Report) -> str:
     """One sentence: what was pruned and how it was chosen."""
-    plan = report.plan
+    plan, chosen = report.plan, f"chosen by method {report.plan.method}"
+    chosen += f", criterion {plan.criterion}" if plan.ranked else ""
+    if plan.target is Structure.BLOCK:
+        gone, units = plural(sum(plan.sites.values()), "block"), plural(len(plan.units), "unit")
+        return f"{gone} taken out whole, in {plan.pruned} of {units} ({plan.goal}); {chosen}."
     what = {"layer": "layers", "timestep": "step ranges", "cell": "cells (layer × step range)"}[plan.axis]
     how = " + ".join(f"{removal} at {n} site{'s' * (n != 1)}" for removal, n in plan.sites.items()) or "nothing removed"
-    return (
-        f"{plan.scope} pruned in {plan.pruned} of {len(plan.units)} {what} ({plan.goal}): {how}; "
-        f"chosen by method {plan.method}{f', criterion {plan.criterion}' if plan.ranked else ''}."
-    )
+    return f"{plan.scope} pruned in {plan.pruned} of {len(plan.units)} {what} ({plan.goal}): {how}; {chosen}."
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
