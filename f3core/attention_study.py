@@ -91,6 +91,8 @@ def attention(
     Finished prompts and seeds are kept, so that an interrupted study goes on with ``resume``. Raises `SpecError` for
     a wrong spec, `OutputError` when the output is in the way.
     """
+    if not isinstance(file.spec.prune.target, AttentionKind):
+        raise file.error(("prune", "target"), f"a {file.spec.prune.target} has no attention of its own; choose a kind")
     seeds = (file.spec.sweep or SweepSpec()).seeds
     jobs = {seed: seeded(file, seed, output) for seed in seeds}
     identity = {"run": "attention", "spec": file.spec.model_dump(mode="json", exclude={"output"})}

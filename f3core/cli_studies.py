@@ -16,7 +16,7 @@ def rank_study(
     spec: SpecArg,
     output: Output = None,
     overrides: Override = None,
-    criteria: Annotated[str, typer.Option(help="Criteria to compare, with commas; all when left out.")] = "",
+    criteria: Annotated[str, typer.Option(help="Criteria to compare, with commas; all that can when left out.")] = "",
     axes: Annotated[str, typer.Option(help="Axes: layer, timestep, cell, with commas; the spec's when left out.")] = "",
     shares: Annotated[
         str, typer.Option(help="Shares of the MACs that can be saved, at which quality is measured.")
@@ -28,9 +28,6 @@ def rank_study(
 ) -> None:
     """Prune every unit alone, measure the true damage, and see which criterion predicts it."""
     file = load(spec, overrides)
-    from f3core.registry import installed
-
-    chosen = _words(criteria) or installed().names("criterion")
     picked = numbers("--shares", shares, float), numbers("--seeds", seeds, int)
     from f3core import study, study_text
     from f3core.progress import listening
@@ -38,7 +35,7 @@ def rank_study(
     with listening(quiet or as_json) as listener:
         found = study.rank_study(
             file,
-            chosen,
+            _words(criteria),
             axes=_words(axes),
             shares=picked[0],
             seeds=picked[1],

@@ -17,7 +17,7 @@ from f3core.adapter import Model
 from f3core.candidates import front_of
 from f3core.engine import command, prune, silent
 from f3core.environment import library_versions, machine, now
-from f3core.errors import SpecError, suggest
+from f3core.errors import ScoresError, SpecError, suggest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.plan import PruningPlan
@@ -25,7 +25,7 @@ from f3core.planning import make_plan, must_rank, plan_front
 from f3core.scores import Scores
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
-from f3core.sites import PruningAxis, scope
+from f3core.sites import PruningAxis, Structure, scope
 from f3core.spec import SpecFile
 from f3core.stats import spearman
 from f3core.study_rows import CEILING, AxisRanking, RankStudy
@@ -38,7 +38,7 @@ SHARES = (0.25, 0.5, 0.75)
 
 def rank_study(
     file: SpecFile,
-    criteria: Sequence[str],
+    criteria: Sequence[str] = (),
     *,
     axes: Sequence[str] = (),
     shares: Sequence[float] = SHARES,
@@ -52,9 +52,9 @@ def rank_study(
 
     Per seed: calibrate (noise ``seed``), generate the unpruned clips, and on each of ``axes`` (the spec's own when none
     is given) prune every unit alone and measure damage, the mean squared error to the unpruned clips of the same noise;
-    then let each criterion choose what goes, for ``shares`` of the MACs that pruning everything saves. Every finished
-    measurement is kept, so that an interrupted study goes on with ``resume``. Raises `SpecError` for options that make
-    no sense, before anything is loaded.
+    then let each of ``criteria`` (all that can score the target as they are, when none is given) choose what goes, for
+    ``shares`` of the MACs that pruning everything saves. Every finished measurement is kept, so that an interrupted
+    study goes on with ``resume``. Raises `SpecError` for options that make no sense, before anything is loaded.
     """
     if file.spec.evaluate is None:
         raise file.error(("evaluate",), "a rank study measures quality; it needs an evaluate section")
@@ -79,7 +79,9 @@ def rank_study(
     with workspace(first.output, identity, resume=resume) as work:
 
         def one(job: Job, model: Model, seed: int) -> dict[str, Any]:
-            return _one_seed(job, model, seed, criteria, axes, shares, work.scratch / f"of-seed-{seed}", listener)
+            asked = criteria or _able(job)
+            folder = work.scratch / f"of-seed-{seed}"
+            return _one_seed(job, model, seed, asked, axes, shares, folder, listener, strict=bool(criteria))
 
         parts = each_seed(dict(zip(seeds, jobs, strict=True)), work.scratch, listener, one)
         study = RankStudy(
@@ -160,6 +162,8 @@ def _one_seed(
     shares: Sequence[float],
     folder: Path,
     listener: Listener,
+    *,
+    strict: bool,
 ) -> dict[str, Any]:
     trial = Trial.of(job, model)
     scores = scored(job, model, inputs_of(job, model), listener, criteria=criteria, folder=folder)
@@ -167,7 +171,7 @@ def _one_seed(
     found = {}
     for axis in axes or (None,):
         its_job = changed(job, f"prune.axis={axis}") if axis else job
-        ranking = _rank(its_job, scores, criteria, shares, outcomes, partial(_heard, listener, seed))
+        ranking = _rank(its_job, scores, criteria, shares, outcomes, partial(_heard, listener, seed), strict)
         found[ranking.pop("axis")] = ranking
     return {
         "clips": len(trial.prompts),
@@ -181,6 +185,26 @@ def _heard(listener: Listener, seed: int, axis: str, what: str, done: int, total
     listener(f"Seed {seed}, axis {axis}: {what}", done, total)
 
 
+def _able(job: Job) -> list[str]:
+    """Names of the criteria that can be asked to score the spec's target: attention scores no whole blocks."""
+    every, target = job.registry.classes("criterion"), job.file.spec.prune.target
+    return [n for n, c in every.items() if target is not Structure.BLOCK or c.needs_impact or not c.needs_scores]
+
+
+def _plans(job: Job, scores: Scores, criteria: Sequence[str], strict: bool) -> dict[str, PruningPlan]:
+    """A plan by each criterion, the spec's own with its options. Raises `ScoresError` where one cannot score the
+    target; unless ``strict`` it is left out, as long as another is left."""
+    own, found, last = job.file.spec.prune.criterion.name, dict[str, PruningPlan](), len(criteria) - 1
+    for i, name in enumerate(criteria):
+        try:
+            its_job = job if name == own else changed(job, f"prune.criterion={name}")
+            found[name] = make_plan(its_job, scores, ratio=0)
+        except ScoresError:
+            if strict or (i == last and not found):
+                raise
+    return found
+
+
 def _rank(
     job: Job,
     scores: Scores,
@@ -188,11 +212,11 @@ def _rank(
     shares: Sequence[float],
     outcomes: _Outcomes,
     heard: Callable[[str, str, int, int], None],
+    strict: bool,
 ) -> dict[str, Any]:
     """One axis under one seed, as JSON values: damage of every unit alone, and what criteria make of it."""
-    jobs = {name: changed(job, f"prune.criterion={name}") for name in criteria}
-    plans = {name: make_plan(its_job, scores, ratio=0) for name, its_job in jobs.items()}
-    base = plans[criteria[0]]
+    plans = _plans(job, scores, criteria, strict)
+    base = next(iter(plans.values()))
     axis, total = str(base.axis), len(base.units)
     if not any(unit.macs_saved for unit in base.units):
         message = "no unit saves any work, so that criteria choose nothing; give a target or removal that does"
