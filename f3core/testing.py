@@ -19,14 +19,15 @@ from typing import Any
 import pytest
 import torch
 
-from f3core.contract import Call, blocks_around, distance, example_plan, explained, off_when_compiled, same
+from f3core.contract import Call, Change, blocks_around, distance, example_plan, explained, off_when_compiled, same
 from f3core.contract_blocks import BlocksContract
 from f3core.contract_facts import EXACT, FactsContract, both_dtypes
 from f3core.flops import costs, count
 from f3core.measure import count_pruned
-from f3core.meta import meta_copy, on_meta
+from f3core.meta import meta_copy, on_meta, share_copy
 from f3core.plan import make_units, select, split_steps
-from f3core.sites import AttentionKind, PruningAxis, Removal
+from f3core.sites import AttentionKind, AttentionSite, PruningAxis, Removal
+from f3core.surgery import restrict_
 
 TEMPORAL = AttentionKind.TEMPORAL
 
@@ -232,16 +233,34 @@ class AdapterContract(FactsContract, BlocksContract):
         what was restricted, for most of a model is as it was; the unpruned model is asked only where this fails."""
         denoiser = self._made()
         inputs, sites = self._inputs(denoiser), self._sites(denoiser)
-        for number, change in enumerate(self._changes(sites)):
-            pruned = self._pruned(denoiser, example_plan(self.adapter.name, sites, change))
-            able = [site for site in sites if change[1] in site.removals.get(change[0], ())]
+        for number, together in enumerate(self._changes_together(sites)):
+            pruned, able = share_copy(denoiser), [site for losing in together.values() for site in losing]
+            for (target, removal), losing in reversed(together.items()):  # drops first: they ask no clock
+                always = dict.fromkeys(site.fqn for site in losing)
+                restrict_(pruned, self.adapter, losing, target, dict.fromkeys(always, removal), always)
+            name = " and ".join(f"{removal} of {target}" for target, removal in together)
             whole = Call(pruned, (), inputs)
             calls = blocks_around(pruned, able, partial(self._run, pruned, inputs)) if number else [whole]
             try:
                 off = max(map(off_when_compiled, calls))
             except Exception:
-                off = self._off_whole(whole, Call(denoiser, (), inputs), f"{change[1]} of {change[0]}")
-            assert off <= 1e-4, f"{change[1]} of {change[0]}: compiled and eager differ by {off:.1e}"
+                off = self._off_whole(whole, Call(denoiser, (), inputs), name)
+            assert off <= 1e-4, f"{name}: compiled and eager differ by {off:.1e}"
+
+    def _changes_together(self, sites: list[AttentionSite]) -> list[dict[Change, list[AttentionSite]]]:
+        """Changes, with the sites that list them, in as few models as hold them: what drops some modules goes along
+        with a change of other modules."""
+        found: list[tuple[set[str], dict[Change, list[AttentionSite]]]] = []
+        for target, removal in self._changes(sites):
+            able = [site for site in sites if removal in site.removals.get(target, ())]
+            touched = {path for site in able for path in (site.path, *site.companions)}
+            free = (held for held in found if removal is Removal.DROP and not held[0] & touched)
+            paths, changes = next(free, (set[str](), {}))
+            if not changes:
+                found.append((paths, changes))
+            paths |= touched
+            changes[target, removal] = able
+        return [changes for _, changes in found]
 
     def _off_whole(self, pruned: Call, unpruned: Call, name: str) -> float:
         try:

@@ -224,7 +224,7 @@ MISTAKES: list[tuple[type[WanAdapter], str, str]] = [
     (DoesNothing, "shows", "does not show in the output"),
     (LeavesPositionsUnfolded, "removals", "the forward failed"),
     (PrunesAtOnce, "timestep", "should be untouched; ask the gate"),
-    (LooksAtValues, "compiles", "self_only of TA: torch.compile"),
+    (LooksAtValues, "compiles", "self_only of TA and drop of CA: torch.compile"),
     (LooksAtValuesOfMasked, "compiles", "mask of SA: torch.compile"),
     (MixesRows, "rows", "depends on the others"),
     (RecordsNothing, "loaded", "`record` must let the library build"),
