@@ -16,9 +16,11 @@ from f3core.testing import AdapterContract
 
 class TestLTX2(AdapterContract):
     adapter = LTX2Adapter()
+    layers = 2
 
     def build(self) -> nn.Module:
         return tiny_ltx2.transformer(
+            num_layers=self.layers,
             gated_attn=True,
             audio_gated_attn=True,
             cross_attn_mod=True,
@@ -27,6 +29,10 @@ class TestLTX2(AdapterContract):
             use_prompt_embeddings=False,
             perturbed_attn=True,
         )
+
+    def test_compiles_wherever_the_unpruned_model_does(self) -> None:
+        self.layers = 1  # blocks are alike, and large
+        super().test_compiles_wherever_the_unpruned_model_does()
 
 
 @pytest.mark.parametrize(
