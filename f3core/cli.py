@@ -106,7 +106,10 @@ def score(
             file, scores=merged, output=output, shard=parts, resume=resume, listener=listener
         )
     found = {"scores": str(path), "prompts": len(made.prompts), "sites": len(made.header.sites)}
-    show(quiet, as_json, lambda: found, lambda: f"{found['prompts']} prompts scored at {found['sites']} sites: {path}")
+    told = f"{found['prompts']} prompts scored at {found['sites']} sites: {path}"
+    if made.header.blocks:  # which no prompt is scored for by itself
+        told = f"{found['sites']} blocks scored: {path}"
+    show(quiet, as_json, lambda: found, lambda: told)
 
 
 @app.command()

@@ -113,6 +113,7 @@ def _own_removals(job: Job, method: Method, sites: Iterable[Site]) -> dict[str, 
         message = f"method {spec.method.name!r} has a way of its own, {removal}; leave the removal out (null)"
         raise job.file.error(("prune", "removal"), message)
     for key, asked, message in (
+        ("method", bool(spec.method.options), "has no options that a plan could keep; leave them out"),
         ("budget", spec.budget is not None, "ranks nothing, so it cannot meet a budget; give prune.ratio instead"),
         ("axis", spec.axis not in (None, PruningAxis.LAYER), "works at every step; set prune.axis to layer"),
         ("branch", spec.branch is not GuidanceBranch.BOTH, "works in both branches of guidance; leave the branch out"),

@@ -117,7 +117,7 @@ def apply_plan_(denoiser: nn.Module, plan: PruningPlan, adapter: Adapter, compon
     if plan.adapter != adapter.name:
         raise PlanError(f"the plan was made for adapter {plan.adapter!r}, the model's is {adapter.name!r}")
     sites = {site.fqn: site for site in adapter.places(denoiser, component, plan.target)}
-    _check(plan, gates, sites)
+    _check(plan, component, gates, sites)
     former = (*denoiser.f3_before, present) if isinstance(denoiser, Pruned) and present is not None else ()
     if plan.structural:
         take_out_(denoiser, adapter, [site for fqn, site in sites.items() if fqn in gates])
@@ -215,7 +215,7 @@ def take_out_(denoiser: nn.Module, adapter: Adapter, gone: Sequence[Site]) -> No
         _become_pruned_(denoiser, adapter, clock)
 
 
-def _check(plan: PruningPlan, gates: Iterable[str], sites: Mapping[str, Site]) -> None:
+def _check(plan: PruningPlan, component: str, gates: Iterable[str], sites: Mapping[str, Site]) -> None:
     blocks = [site for site in sites.values() if isinstance(site, Block)]
     for fqn in gates:
         if fqn not in sites:
@@ -227,6 +227,10 @@ def _check(plan: PruningPlan, gates: Iterable[str], sites: Mapping[str, Site]) -
             raise PlanError(f"{fqn} cannot lose {plan.target} by {removal}; {suggest(str(removal), map(str, allowed))}")
     if blocks and plan.gated():
         raise PlanError("blocks leave the model at every step, or at none; choose axis: layer")
+    known = {fqn for unit in plan.units for fqn in unit.sites if fqn.startswith(component + ".")}
+    if known - sites.keys():  # numbers of blocks mean others in a model that has fewer
+        first = min(known - sites.keys())
+        raise PlanError(f"the plan is of another model, one that has {first}; plan for this one")
 
 
 def _restrict_site_(

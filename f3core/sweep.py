@@ -48,6 +48,10 @@ def sweep(file: SpecFile, *, output: Path | None = None, resume: bool = False, l
     jobs = {seed: seeded(file, seed, output) for seed in section.seeds}
     first, method = jobs[section.seeds[0]], file.spec.prune.method.name
     ranks = first.registry.classes("method")[method].needs_scores
+    if not ranks and not first.registry.classes("method")[method].removals:
+        raise file.error(
+            ("prune", "method"), f"method {method!r} says itself what goes, so there are no ratios to sweep"
+        )
     identity = {"run": "sweep", "spec": file.spec.model_dump(mode="json", exclude={"output"})}
     with workspace(first.output, identity, resume=resume) as work:
 

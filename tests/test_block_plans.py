@@ -58,6 +58,15 @@ def inputs(denoiser: Any) -> dict[str, Any]:
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_plan_of_a_larger_model_is_refused() -> None:
+    """The numbers of its blocks mean others in what is left."""
+    student, plan = tiny_wan.transformer(LAYERS), plan_of(1)
+    apply_plan_(student, plan, ADAPTER, "transformer")
+    vars(student).pop("f3_plan")  # as it is once saved and loaded
+    with pytest.raises(PlanError, match=r"of another model, one that has transformer\.blocks\.3"):
+        apply_plan_(student, plan, ADAPTER, "transformer")
+
+
 def test_costs_tell_what_each_block_saves_and_frees() -> None:
     denoiser = tiny_wan.transformer(LAYERS)
     whole = flops.count(denoiser, inputs(denoiser))
