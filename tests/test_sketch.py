@@ -51,7 +51,7 @@ def test_macs_fall_with_the_ratio_and_only_the_targets_maps_shrink(bare_spec: Ca
 
 
 def test_what_needs_scores_says_so(bare_spec: Callable[..., Any]) -> None:
-    with pytest.raises(PlanError, match=r"'aas' ranks by scores: give --scores, .* \(late, random\)"):
+    with pytest.raises(PlanError, match=r"'aas' ranks by scores: give --scores, .* \(late, measured, random\)"):
         engine.plan_without_weights(bare_spec(criterion="aas"))
 
 
