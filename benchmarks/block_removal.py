@@ -10,16 +10,14 @@ them); frames, height and width are latent ones. Without --blocks VDMini's rule 
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
-from blocks import options, published, report, seconds, with_weights
+from blocks import compared, options, published, report, seconds, with_weights
 from f3core_vdmini.methods import ruled_out
 from torch import nn
 
 from f3core.adapter import Adapter
 from f3core.engine import load
-from f3core.environment import machine, now
 from f3core.flops import count
 from f3core.job import resolve
 from f3core.meta import meta_copy, on_meta, share_copy
@@ -70,19 +68,13 @@ def main() -> None:
 
     timed(plain), timed(student)  # warm-up
     runs = [(timed(plain), timed(student)) for _ in range(asked.pairs)]
-    measured = statistics.median(before / after for before, after in runs)
-    found = {
-        "date": now(),
-        "machine": machine().model_dump(),
-        "model": asked.model,
-        "gone": sorted(named),
-        "parameters": [parameter_count(m) for m in (plain, student)],
-        "macs": macs,
-        "seconds": runs,
-        "predicted": macs[0] / macs[1],
-        "measured": measured,
-        "measured_over_predicted": measured / (macs[0] / macs[1]),
-    }
+    found = compared(
+        macs,
+        runs,
+        model=asked.model,
+        gone=sorted(named),
+        parameters=[parameter_count(m) for m in (plain, student)],
+    )
     report(found, asked.json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from f3core.adapter import Adapter, Published
+from f3core.environment import machine, now
 from f3core.registry import installed
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,6 +77,13 @@ def seconds(denoiser: Any, inputs: dict[str, Any]) -> float:
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def compared(macs: list[int], runs: list[tuple[float, float]], **told: Any) -> dict[str, Any]:
+    """What a benchmark says of interleaved runs (seconds before, after) beside ``macs`` before and after."""
+    measured, predicted = statistics.median(before / after for before, after in runs), macs[0] / macs[1]
+    figures = {"predicted": predicted, "measured": measured, "measured_over_predicted": measured / predicted}
+    return {"date": now(), "machine": machine().model_dump(), **told, "macs": macs, "seconds": runs, **figures}
 
 
 def report(found: dict[str, Any], path: str | None) -> None:

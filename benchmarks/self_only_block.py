@@ -8,11 +8,8 @@ width are latent ones. Random weights: time does not depend on them. Runs are in
 
 from __future__ import annotations
 
-import statistics
+from blocks import compared, one_block, options, published, report, seconds
 
-from blocks import one_block, options, published, report, seconds
-
-from f3core.environment import machine, now
 from f3core.flops import count
 from f3core.meta import meta_copy, on_meta, share_copy
 from f3core.sites import AttentionKind, Removal
@@ -33,18 +30,12 @@ def main() -> None:
     macs = [count(meta_copy(m), on_meta(inputs)).total for m in (plain, pruned)]
     seconds(pruned, inputs)  # warm-up
     runs = [(seconds(plain, inputs), seconds(pruned, inputs)) for _ in range(asked.pairs)]
-    measured = statistics.median(before / after for before, after in runs)
-    found = {
-        "date": now(),
-        "machine": machine().model_dump(),
-        "model": asked.model,
-        "tokens": [layout.frames, layout.tokens, layout.text],
-        "macs": macs,
-        "seconds": runs,
-        "predicted": macs[0] / macs[1],
-        "measured": measured,
-        "measured_over_predicted": measured / (macs[0] / macs[1]),
-    }
+    found = compared(
+        macs,
+        runs,
+        model=asked.model,
+        tokens=[layout.frames, layout.tokens, layout.text],
+    )
     report(found, asked.json)
 
 

@@ -24,8 +24,8 @@ class Part:
     """One module of a block, and what stands for it once the block is skipped.
 
     Skipped, it hands on its first argument, or those that ``hands`` names, as a tuple where there are several; as a
-    tuple of one where it is asked for by ``return_dict=False``, as diffusers' transformers are. ``channels``: only so
-    many of the first channels (dimension 1), where it is given more to take in than it hands on.
+    tuple of one where it is asked for by ``return_dict=False``, as transformers are. ``channels``: only so many
+    of the first channels (dimension 1), where it is given more to take in than it hands on.
     """
 
     path: str

@@ -14,9 +14,10 @@ from f3core import compare_figure, compare_text
 from f3core.adapter import Model
 from f3core.compare_models import RowModels, Weights
 from f3core.compare_rows import Comparison, Outcome, rows_of
-from f3core.compare_seed import Bench, digest, scores_of
+from f3core.compare_seed import Bench, scores_of
 from f3core.engine import SPEC, command, silent
 from f3core.environment import now
+from f3core.identity import digest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.seeds import each_seed, seeded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -24,7 +23,7 @@ from f3core.environment import library_versions, machine
 from f3core.errors import F3Error, PlanError
 from f3core.footprint import Memory, model_size, peak_memory
 from f3core.guidance import check_branch
-from f3core.identity import calibration_identity
+from f3core.identity import calibration_identity, digest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.measured_budget import meet
@@ -292,9 +291,3 @@ def _in_words(choice: Choice) -> str:
 def scores_of(folder: Path, weights: Weights) -> Path:
     """Where scores of a model that a row brings lie in the folder of a seed."""
     return folder / f"model-{digest(weights)}"
-
-
-def digest(found: Any) -> str:
-    """A short name for plain data or parts of a spec: the same for the same, another for another."""
-    text = json.dumps(found, sort_keys=True, default=lambda part: part.model_dump(mode="json"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from f3core.compare_rows import DAMAGE, figures_of
+from f3core.csv_text import csv_text
 from f3core.pace import how_timed
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, seconds, si, terminal_table, times
 
@@ -173,12 +172,7 @@ def to_markdown(found: Comparison) -> str:
 
 def to_csv(found: Comparison) -> str:
     """One line a row: all numbers, in MACs, seconds and bytes. ``*_low`` and ``*_high`` are the ends of intervals."""
-    text = io.StringIO()
-    lines = [dict(_numbers(found, row)) for row in found.rows]
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text(_numbers(found, row) for row in found.rows)
 
 
 def _numbers(found: Comparison, row: Row) -> Iterator[tuple[str, object]]:

@@ -51,3 +51,9 @@ def check_scores(job: Job, model: Model, scores: Scores) -> None:
     missing = set() if scores.header.blocks else set(range(spec.num_prompts)) - scores.prompts.keys()
     if missing:
         raise ScoresError(f"the scores given lack {len(missing)} of {spec.num_prompts} prompts; give every shard's")
+
+
+def digest(found: Any) -> str:
+    """A short name for plain data or parts of a spec: the same for the same, another for another."""
+    text = json.dumps(found, sort_keys=True, default=lambda part: part.model_dump(mode="json"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -25,10 +25,10 @@ from f3core.job import Job
 from f3core.measure import Listener
 from f3core.method import Criterion, PlanRequest
 from f3core.plan import PruningPlan
-from f3core.planning import chosen_removals
+from f3core.planning import able_criteria, chosen_removals
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import each_seed, seeded
-from f3core.sites import GuidanceBranch, PruningAxis, Structure
+from f3core.sites import GuidanceBranch, PruningAxis
 from f3core.spec import Choice, SpecFile, SweepSpec
 from f3core.trial import Trial, metrics_of
 from f3core.workspace import workspace, written
@@ -106,9 +106,7 @@ def _check(job: Job) -> None:
 def _criteria(job: Job, asked: Sequence[str]) -> list[str]:
     """Names of the criteria to set beside what is measured: those asked for, or all that measure something which holds
     for the target."""
-    every, target = job.registry.classes("criterion"), job.file.spec.prune.target
-    scores_attention = [name for name, one in every.items() if one.needs_scores and not one.needs_impact]
-    able = [name for name in every if target is not Structure.BLOCK or name not in scores_attention]
+    every, target, able = job.registry.classes("criterion"), job.file.spec.prune.target, able_criteria(job)
     for name in asked:
         if name not in job.registry.names("criterion"):
             raise SpecError(f"--criteria {name}: {suggest(name, job.registry.names('criterion'))}")

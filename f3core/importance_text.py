@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from f3core.compare_rows import DAMAGE, figure_of
+from f3core.csv_text import csv_text
 from f3core.importance_rows import metric_of
 from f3core.pace import how_timed
 from f3core.report_text import DASH, Lines, markdown_table, place, plural, seconds, si, terminal_table
@@ -150,12 +149,7 @@ def to_markdown(found: Importance) -> str:
 def to_csv(found: Importance) -> str:
     """One line a place, in MACs and seconds of one clip. ``*_importance``: how much worse the figure got, with its
     standard deviation over seeds, ``*_sd``."""
-    text = io.StringIO()
-    lines = [dict(_numbers(found, one)) for one in found.places]
-    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_text(_numbers(found, one) for one in found.places)
 
 
 def _numbers(found: Importance, one: MeasuredPlace) -> Iterator[tuple[str, object]]:

@@ -79,12 +79,19 @@ def _nowhere(target: Target, sites: Sequence[Site]) -> str:
     return f"no site of this model can lose {target}{why}"
 
 
+def able_criteria(job: Job) -> list[str]:
+    """Names of the criteria that can be asked to score the spec's target, sorted: whole blocks have no attention of
+    their own to score, and take what goes by the impact of removals, or needs no scores."""
+    every, target = job.registry.classes("criterion"), job.file.spec.prune.target
+    return [n for n, c in every.items() if target is not Structure.BLOCK or c.needs_impact or not c.needs_scores]
+
+
 def _check_criterion(job: Job) -> None:
     """Raises `SpecError` for a criterion that scores attention, of which whole blocks have none of their own."""
-    name, every = job.file.spec.prune.criterion.name, job.registry.classes("criterion")
-    if every[name].needs_scores and not every[name].needs_impact:
-        able = ", ".join(sorted(n for n, c in every.items() if c.needs_impact or not c.needs_scores))
-        raise job.file.error(("prune", "criterion"), f"criterion {name!r} scores attention; blocks take one of {able}")
+    name, able = job.file.spec.prune.criterion.name, able_criteria(job)
+    if name not in able:
+        message = f"criterion {name!r} scores attention; blocks take one of {', '.join(able)}"
+        raise job.file.error(("prune", "criterion"), message)
 
 
 def priced(method: str, ratio: float | None, seed: int) -> list[Any]:

@@ -21,11 +21,11 @@ from f3core.errors import ScoresError, SpecError, suggest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.plan import PruningPlan
-from f3core.planning import make_plan, must_rank, plan_front
+from f3core.planning import able_criteria, make_plan, must_rank, plan_front
 from f3core.scores import Scores
 from f3core.scoring import inputs_of, scored
 from f3core.seeds import changed, each_seed, seeded
-from f3core.sites import PruningAxis, Structure, scope
+from f3core.sites import PruningAxis, scope
 from f3core.spec import SpecFile
 from f3core.stats import spearman
 from f3core.study_rows import CEILING, AxisRanking, RankStudy
@@ -79,7 +79,7 @@ def rank_study(
     with workspace(first.output, identity, resume=resume) as work:
 
         def one(job: Job, model: Model, seed: int) -> dict[str, Any]:
-            asked = criteria or _able(job)
+            asked = criteria or able_criteria(job)
             folder = work.scratch / f"of-seed-{seed}"
             return _one_seed(job, model, seed, asked, axes, shares, folder, listener, strict=bool(criteria))
 
@@ -183,12 +183,6 @@ def _one_seed(
 
 def _heard(listener: Listener, seed: int, axis: str, what: str, done: int, total: int) -> None:
     listener(f"Seed {seed}, axis {axis}: {what}", done, total)
-
-
-def _able(job: Job) -> list[str]:
-    """Names of the criteria that can be asked to score the spec's target: attention scores no whole blocks."""
-    every, target = job.registry.classes("criterion"), job.file.spec.prune.target
-    return [n for n, c in every.items() if target is not Structure.BLOCK or c.needs_impact or not c.needs_scores]
 
 
 def _plans(job: Job, scores: Scores, criteria: Sequence[str], strict: bool) -> dict[str, PruningPlan]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from f3core.adapter import Model
-from f3core.compare_seed import digest
 from f3core.distillation import training_state
 from f3core.distillation.choices import dataset_of, losses_of, section_of
 from f3core.distillation.dataset import Dataset
@@ -26,7 +25,7 @@ from f3core.distillation.student import make_student, only_denoiser
 from f3core.distillation.trainer import Trained, train
 from f3core.engine import as_file, load, prune, silent
 from f3core.errors import ModelError
-from f3core.identity import calibration_identity
+from f3core.identity import calibration_identity, digest
 from f3core.job import Job, resolve
 from f3core.measure import Listener
 from f3core.measured_budget import meet

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from f3core import evaluate
 from f3core.adapter import Model
-from f3core.compare_seed import digest
 from f3core.distillation.distill_report import Variant
 from f3core.footprint import model_size
+from f3core.identity import digest
 from f3core.job import Job
 from f3core.measure import Listener
 from f3core.metric import Metric, Reference

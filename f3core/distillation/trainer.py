@@ -107,7 +107,7 @@ def _to_training(student: nn.Module) -> None:
 def _with_checkpointing(module: Any) -> Any:
     try:
         module.enable_gradient_checkpointing()
-    except (AttributeError, ValueError) as error:  # diffusers raises the latter
+    except (AttributeError, ValueError) as error:  # libraries raise either
         kind = type(module).__name__
         raise ModelError(f"{kind} has no gradient checkpointing; set distill.gradient_checkpointing: false") from error
     return module
